@@ -1,0 +1,1 @@
+"""mdpo: preference optimization that teaches vision-language models to look at the picture."""
