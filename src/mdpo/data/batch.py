@@ -1,0 +1,38 @@
+"""What collation hands to scoring. A plain dict, because ``Trainer`` moves dicts to the device.
+
+Shapes: ``b`` rows of the batch, ``p`` prompt tokens, ``r`` response tokens.
+"""
+
+from collections.abc import Mapping
+from typing import TypedDict
+
+from torch import Tensor
+
+SEQUENCE_KEYS: tuple[str, ...] = (
+    "input_ids",
+    "attention_mask",
+    "token_type_ids",
+    "mm_token_type_ids",
+)
+"""Outputs of a processor that run along the tokens; everything else belongs to the images."""
+
+Inputs = dict[str, Tensor]
+"""Arguments of a model's ``forward``, ``input_ids`` and ``attention_mask`` among them."""
+
+
+class Batch(TypedDict):
+    """Preference pairs, ready for the model.
+
+    Attributes:
+        prompts: By image slot: the prompt with that slot's images, as the processor gives it.
+            Sequence keys are ``(b, p)``, padded on either side, the mask says where.
+        responses: By response slot: ``input_ids`` and ``attention_mask``, each ``(b, r)``,
+            padded on the right. They end with the end-of-turn token.
+        has_image: ``(b,)``, whether the row has an image.
+        rows: ``(b,)``, index of each row in its data set.
+    """
+
+    prompts: Mapping[str, Inputs]
+    responses: Mapping[str, Inputs]
+    has_image: Tensor
+    rows: Tensor
