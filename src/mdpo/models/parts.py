@@ -71,7 +71,9 @@ def find_parts(model: PreTrainedModel) -> Parts:
         # A parent of tower or decoder is no part, only a shell around parts.
         and not any(_is_below(root, name) for root in (tower_name, decoder_name))
     ]
-    roots = [name for name in projector if not any(_is_below(name, o) for o in projector if o != name)]
+    roots = [
+        name for name in projector if not any(_is_below(name, o) for o in projector if o != name)
+    ]
     return Parts(tower_name, decoder_name, tuple(roots))
 
 

@@ -11,7 +11,7 @@ from difflib import get_close_matches
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from mdpo.objectives.candidates import Candidate
@@ -88,7 +88,9 @@ class Objective:
             losses[term.name] = loss
         return losses
 
-    def total(self, losses: Mapping[str, Float[Tensor, " b"]]) -> Float[Tensor, ""]:
+    def total(
+        self, losses: Mapping[str, Float[Tensor, " b"]], has_image: Bool[Tensor, " b"]
+    ) -> Float[Tensor, ""]:
         """Weigh, add and average over all pairs of the batch.
 
         A term that means nothing for a row adds nothing for it, and the row still counts in the
@@ -96,17 +98,18 @@ class Objective:
 
         Args:
             losses: From ``losses``.
+            has_image: Whether the row has an image.
 
         Returns:
             The loss, a scalar.
         """
-        parts = [term.weight * self._defined(term, losses[term.name]) for term in self.active_terms]
+        parts = []
+        for term in self.active_terms:
+            loss = losses[term.name]
+            if term.needs_image:
+                loss = torch.where(has_image, loss, 0.0)
+            parts.append(term.weight * loss)
         return torch.stack(parts).sum(dim=0).mean()
-
-    @staticmethod
-    def _defined(term: Term, loss: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
-        """Replace the marks of undefined rows by 0; a true NaN of another term stays."""
-        return torch.where(loss.isnan(), 0.0, loss) if term.needs_image else loss
 
     def with_weights(self, weights: Sequence[float]) -> "Objective":
         """Set the weights of all terms, in their order.

@@ -159,7 +159,12 @@ def _paints(
         red, green, blue = (main * (1 - share) + towards * share).astype(int).tolist()
         return red, green, blue
 
-    return {"main": mixed(0, 0), "dark": mixed(0, 0.45), "light": mixed(255, 0.7), "black": (25,) * 3}
+    return {
+        "main": mixed(0, 0),
+        "dark": mixed(0, 0.45),
+        "light": mixed(255, 0.7),
+        "black": (25,) * 3,
+    }
 
 
 def _background(kind: str, generator: np.random.Generator) -> np.ndarray:

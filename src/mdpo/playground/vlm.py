@@ -39,7 +39,7 @@ CHAT_TEMPLATE = (
 
 
 def build_processor(texts: Iterable[str], *, vocabulary_size: int = 512) -> LlavaProcessor:
-    """Train a byte-level tokenizer on what is said in the world, and wrap it with an image processor.
+    """Train a byte-level tokenizer on texts of the world, and add an image processor.
 
     Args:
         texts: Sample of the world's texts.

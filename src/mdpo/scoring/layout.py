@@ -28,14 +28,9 @@ class CandidateRows:
     @property
     def predicts_response(self) -> Bool[Tensor, "b s"]:
         """Positions whose logits score a response token: each one before such a token."""
-        return self.is_response.roll(-1, dims=1) & ~self._first_column
-
-    @property
-    def _first_column(self) -> Bool[Tensor, "b s"]:
-        """Marks the last column, which ``roll`` fills from the first."""
-        last = torch.zeros_like(self.is_response)
-        last[:, -1] = True
-        return last
+        before = torch.zeros_like(self.is_response)
+        before[:, :-1] = self.is_response[:, 1:]
+        return before
 
     @property
     def response_ids(self) -> Int[Tensor, " n"]:

@@ -62,9 +62,7 @@ class PlainScorer:
         """
         return {each: self._score(model, batch, each) for each in candidates}
 
-    def _score(
-        self, model: nn.Module, batch: Batch, candidate: Candidate
-    ) -> Float[Tensor, " b"]:
+    def _score(self, model: nn.Module, batch: Batch, candidate: Candidate) -> Float[Tensor, " b"]:
         """Score one candidate."""
         rows = lay_out(batch["prompts"][candidate.image], batch["responses"][candidate.response])
         keep = rows.predicts_response

@@ -1,1 +1,1 @@
-"""mdpo.training."""
+"""Training: settings, trainer, and what is written beside the weights."""

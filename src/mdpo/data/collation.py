@@ -1,0 +1,89 @@
+"""Collation: examples in, one ``Batch`` out."""
+
+from collections.abc import Sequence
+
+import torch
+
+from mdpo.data.batch import Batch, Inputs
+from mdpo.data.dataset import Example
+from mdpo.data.encoding import Encoder
+
+
+class PreferenceCollator:
+    """Encodes examples and pads them to a batch.
+
+    The prompt is processed once per image slot, the responses once; candidates are laid out from
+    these by the scorer. For two rows, one image slot and responses of 3 and 2 tokens::
+
+        prompts:   {"chosen": {"input_ids": (2, p), "attention_mask": (2, p), "pixel_values": ...}}
+        responses: {"chosen": {"input_ids": [[5, 6, 2], [7, 2, 0]],
+                               "attention_mask": [[1, 1, 1], [1, 1, 0]]}, "rejected": {...}}
+
+    Attributes:
+        encoder: Of the model.
+        max_length: Longest row, in tokens, image tokens included; the end of a longer response is
+            cut. None cuts nothing. Prompts are never cut.
+    """
+
+    def __init__(self, encoder: Encoder, *, max_length: int | None = None) -> None:
+        """Keep the encoder and the limit."""
+        self.encoder, self.max_length = encoder, max_length
+
+    def __call__(self, examples: Sequence[Example]) -> Batch:
+        """Collate examples.
+
+        Args:
+            examples: Of ``PreferenceDataset``; all with the same image slots.
+
+        Returns:
+            A batch on the CPU.
+
+        Raises:
+            ValueError: If ``max_length`` leaves a row without response tokens.
+        """
+        texts = [self.encoder.prompt_text(example["prompt"]) for example in examples]
+        prompts = {
+            slot: self.encoder.prompts(texts, [example["images"][slot] for example in examples])
+            for slot in examples[0]["images"]
+        }
+        lengths = torch.stack([each["attention_mask"].sum(dim=1) for each in prompts.values()])
+        room = self._room(lengths.amax(dim=0).tolist(), examples)
+        responses = {
+            slot: self._responses(
+                [
+                    self.encoder.response_ids(example["prompt"], example[slot])[:limit]
+                    for example, limit in zip(examples, room, strict=True)
+                ]
+            )
+            for slot in ("chosen", "rejected")
+        }
+        return Batch(
+            prompts=prompts,
+            responses=responses,
+            has_image=torch.tensor([bool(example["images"]["chosen"]) for example in examples]),
+            rows=torch.tensor([example["index"] for example in examples]),
+        )
+
+    def _room(self, prompt_lengths: list[int], examples: Sequence[Example]) -> list[int | None]:
+        """How many response tokens each row may have; None if any number."""
+        if self.max_length is None:
+            return [None] * len(examples)
+        for length, example in zip(prompt_lengths, examples, strict=True):
+            if length >= self.max_length:
+                raise ValueError(
+                    f"Row {example['index']} has no response token left: its prompt has {length} "
+                    f"tokens, `max_length` is {self.max_length}. Raise it or drop the row."
+                )
+        return [self.max_length - length for length in prompt_lengths]
+
+    def _responses(self, ids: list[list[int]]) -> Inputs:
+        """Pad responses on the right."""
+        longest = max(len(row) for row in ids)
+        tokenizer = self.encoder.tokenizer
+        pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
+        return {
+            "input_ids": torch.tensor([row + [pad] * (longest - len(row)) for row in ids]),
+            "attention_mask": torch.tensor(
+                [[1] * len(row) + [0] * (longest - len(row)) for row in ids]
+            ),
+        }

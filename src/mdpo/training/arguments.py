@@ -1,0 +1,254 @@
+"""The settings of ``mdpo train``: flags over the ``--config`` file over the defaults."""
+
+import dataclasses
+import json
+from argparse import ArgumentParser
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, fields
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+from peft import LoraConfig
+from transformers import HfArgumentParser, TrainingArguments
+
+from mdpo.training.config import MDPOConfig
+
+STRUCTURED = ("objective", "corruption_options")
+"""Settings that a YAML file may give as a mapping."""
+
+
+class SettingsError(ValueError):
+    """Settings that no run can use."""
+
+
+@dataclass(kw_only=True)
+class ModelSettings:
+    """Which model, and how it is adapted."""
+
+    model_name_or_path: str = field(metadata={"help": "Folder or hub id of the model to train."})
+    model_revision: str | None = field(
+        default=None, metadata={"help": "Branch, tag or commit of the model on the hub."}
+    )
+    dtype: str = field(
+        default="auto",
+        metadata={"help": "Of the weights: auto (as in the files), bfloat16, float16, float32."},
+    )
+    attn_implementation: str | None = field(
+        default=None, metadata={"help": "sdpa, eager, flash_attention_2, ...; default: the best."}
+    )
+    trust_remote_code: bool = field(
+        default=False, metadata={"help": "Let code from the model's repository run."}
+    )
+    ref_model_name_or_path: str | None = field(
+        default=None,
+        metadata={"help": "Reference model. Default: the model itself, adapters off or copied."},
+    )
+    use_peft: bool = field(
+        default=True, metadata={"help": "Train LoRA adapters; false trains the weights."}
+    )
+    lora_r: int = field(default=64, metadata={"help": "Rank of the adapters. Paper: 64."})
+    lora_alpha: int = field(default=128, metadata={"help": "Scale of the adapters. Paper: 128."})
+    lora_dropout: float = field(
+        default=0.0,
+        metadata={"help": "Dropout of the adapters; works with `disable_dropout` false only."},
+    )
+    lora_target_modules: list[str] | None = field(
+        default=None,
+        metadata={"help": "Layers to adapt. Default: all linear layers of parts not frozen."},
+    )
+
+    def lora(self) -> LoraConfig | None:
+        """Make the adapters' settings.
+
+        Returns:
+            None if the weights themselves are trained.
+        """
+        if not self.use_peft:
+            return None
+        targets = self.lora_target_modules
+        return LoraConfig(
+            r=self.lora_r,
+            lora_alpha=self.lora_alpha,
+            lora_dropout=self.lora_dropout,
+            target_modules=targets[0] if targets and len(targets) == 1 else targets,
+            task_type="CAUSAL_LM",
+        )
+
+
+@dataclass(kw_only=True)
+class DataSettings:
+    """Which preference pairs."""
+
+    dataset_name: str = field(
+        metadata={"help": "JSON, JSONL or Parquet file, `save_to_disk` folder, or hub id."}
+    )
+    dataset_config: str | None = field(
+        default=None, metadata={"help": "Configuration of a hub data set."}
+    )
+    dataset_revision: str | None = field(
+        default=None, metadata={"help": "Branch, tag or commit of a hub data set."}
+    )
+    dataset_train_split: str = field(default="train", metadata={"help": "Split to train on."})
+    eval_dataset_name: str | None = field(
+        default=None, metadata={"help": "Held-out pairs: like `dataset_name`."}
+    )
+    dataset_test_split: str | None = field(
+        default=None,
+        metadata={"help": "Split of held-out pairs, of `eval_dataset_name` or `dataset_name`."},
+    )
+
+
+class Settings(NamedTuple):
+    """All settings of a run."""
+
+    training: MDPOConfig
+    model: ModelSettings
+    data: DataSettings
+
+
+SECTIONS = (MDPOConfig, ModelSettings, DataSettings)
+
+
+def parse_settings(arguments: Sequence[str]) -> Settings:
+    """Read the settings of a run: flags over the ``--config`` file over the defaults.
+
+    Args:
+        arguments: Command line without program and verb.
+
+    Returns:
+        The checked settings.
+
+    Raises:
+        SettingsError: If a key or value is not a setting's; the message names the nearest.
+    """
+    outer = ArgumentParser(add_help=False, allow_abbrev=False)
+    outer.add_argument("--config", type=Path)
+    given, flags = outer.parse_known_args(arguments)
+    parser = HfArgumentParser(SECTIONS, allow_abbrev=False, prog="mdpo train", add_help=False)  # pyright: ignore[reportArgumentType]
+    if given.config is not None:
+        values = _read_file(given.config)
+        # As defaults of the parser, text values still pass through each flag's type: PyYAML reads
+        # `1e-5` as text, for lack of a dot, and would otherwise hand it on as text.
+        parser.set_defaults(**values)
+        for action in parser._actions:
+            if action.dest in values:
+                action.required = False
+    _refuse_unknown_flags(flags)
+    try:
+        parsed = parser.parse_args_into_dataclasses(flags, look_for_args_file=False)
+    except ValueError as error:
+        raise SettingsError(str(error)) from None
+    training, model, data = parsed
+    if model.lora_dropout and training.disable_dropout:
+        raise SettingsError(
+            f"`lora_dropout` {model.lora_dropout} has no effect with `disable_dropout` true. "
+            "Set one of the two."
+        )
+    return Settings(training, model, data)
+
+
+def write_settings(path: Path, settings: Settings) -> None:
+    """Write every setting that differs from its default, so that the file repeats the run.
+
+    Args:
+        path: Of the YAML file.
+        settings: Of the run.
+    """
+    written: dict[str, Any] = {}
+    plain = TrainingArguments(output_dir=settings.training.output_dir)
+    for section in settings:
+        for each in fields(section):
+            if not each.init:
+                continue
+            value = getattr(section, each.name)
+            default = each.default
+            if default is MISSING and each.default_factory is not MISSING:
+                default = each.default_factory()
+            # Some inherited settings are filled in by `TrainingArguments` itself.
+            filled = getattr(plain, each.name, default) if section is settings.training else default
+            if value not in (default, filled) or default is MISSING:
+                written[each.name] = _plain(value)
+    text = yaml.safe_dump(written, sort_keys=False, allow_unicode=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"# Repeats the run: mdpo train --config {path.name}\n{text}", "utf-8")
+
+
+def help_lines() -> list[str]:
+    """Describe our own settings, one after the other.
+
+    Returns:
+        Lines of text.
+    """
+    inherited = {each.name: each for each in fields(TrainingArguments)}
+    lines = []
+    titles = ("The run", "The model", "The data")
+    for title, section in zip(titles, SECTIONS, strict=True):
+        lines += ["", f"{title}:"]
+        for each in fields(section):
+            if each.name in inherited and each.name not in section.__annotations__:
+                continue
+            default = "required" if each.default is MISSING else f"default {each.default}"
+            text = each.metadata["help"].replace("%%", "%")
+            lines += [f"  --{each.name}", f"      {text} [{default}]"]
+    return lines
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    """Read a YAML file of settings."""
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise SettingsError(f"`--config` {str(path)!r} not found.") from None
+    except yaml.YAMLError as error:
+        raise SettingsError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    if values is None:
+        return {}
+    if not isinstance(values, Mapping):
+        raise SettingsError(f"{path}: must hold `setting: value` lines, got {values!r}.")
+    known = _known()
+    checked = {}
+    for key, value in values.items():
+        if key not in known:
+            hint = "".join(f" Did you mean `{m}`?" for m in get_close_matches(key, known, n=1))
+            raise SettingsError(f"{path}: `{key}` is not a setting.{hint}")
+        if isinstance(value, Mapping) and key in STRUCTURED:
+            value = json.dumps(value)
+        elif isinstance(value, Mapping) and not str(known[key]).count("dict"):
+            raise SettingsError(f"{path}: `{key}` must be a single value, got {value!r}.")
+        elif isinstance(value, list) and not str(known[key]).count("list"):
+            raise SettingsError(f"{path}: `{key}` must be a single value, got {value!r}.")
+        checked[key] = value
+    return checked
+
+
+def _refuse_unknown_flags(flags: Sequence[str]) -> None:
+    """Refuse flags that no setting has, naming the nearest."""
+    known = _known()
+    for flag in flags:
+        # A negative number is a value, not a flag.
+        if not flag.startswith("--"):
+            continue
+        name = flag[2:].split("=", 1)[0].replace("-", "_")
+        if name not in known and name.removeprefix("no_") not in known:
+            hint = "".join(f" Did you mean `--{m}`?" for m in get_close_matches(name, known, n=1))
+            raise SettingsError(f"`{flag}` is not a setting.{hint}")
+
+
+def _known() -> dict[str, Any]:
+    """All settings with their types."""
+    return {each.name: each.type for section in SECTIONS for each in fields(section) if each.init}
+
+
+def _plain(value: Any) -> Any:
+    """Write a value as YAML can."""
+    if isinstance(value, (str, int, float, bool, type(None))):
+        return value.value if hasattr(value, "value") else value
+    if isinstance(value, Mapping):
+        return {str(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple, set)):
+        return [_plain(each) for each in value]
+    if dataclasses.is_dataclass(value):
+        return str(value)
+    return str(getattr(value, "value", value))

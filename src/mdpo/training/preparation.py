@@ -1,0 +1,94 @@
+"""From a source of rows to a checked data set."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from torch import nn
+
+from mdpo.data.dataset import ImageCondition, PreferenceDataset
+from mdpo.data.encoding import Encoder, TokenCounter
+from mdpo.data.reading import Rows
+from mdpo.data.report import DataReport, check_rows
+from mdpo.data.sources import RawData, load_raw
+from mdpo.training.config import MDPOConfig
+
+
+def prepare_dataset(
+    source: Any,
+    args: MDPOConfig,
+    *,
+    encoder: Encoder,
+    image_slots: Sequence[str],
+    context: int | None,
+    split: str,
+) -> tuple[PreferenceDataset, DataReport]:
+    """Read and check a source, and refuse or drop what cannot be trained on.
+
+    Args:
+        source: A ``datasets.Dataset``, a list of rows, a path, a hub id, or ``RawData``.
+        args: Settings of the run.
+        encoder: Of the model.
+        image_slots: Image slots that candidates need.
+        context: Positions the model has.
+        split: Of the data, for messages and for a source that has several.
+
+    Returns:
+        The data set of the good rows, and the report on all of them.
+
+    Raises:
+        ValueError: If rows are bad and ``on_bad_row`` is error, or if no row is good.
+    """
+    raw = source if isinstance(source, RawData) else load_raw(source)
+    rows = Rows(raw)
+    root = Path(args.image_root) if args.image_root else rows.root
+    rejected_image = args.make_rejected_image_source()
+    report = check_rows(
+        rows,
+        image_root=root,
+        counter=TokenCounter(encoder),
+        max_length=args.max_length,
+        context=context,
+        needs_rejected_images=rejected_image == "provided" and "rejected" in image_slots,
+        with_images=args.image_condition != "none",
+        show_progress=not args.disable_tqdm,
+    )
+    if report.problems and args.on_bad_row == "error":
+        listed = "\n".join(report.problem_lines())
+        raise ValueError(
+            f"{len(report.problems)} of {report.num_rows} rows of the {split} data cannot be "
+            f"trained on:\n{listed}\n`--on_bad_row skip` drops and lists them."
+        )
+    if not report.good:
+        raise ValueError(f"No row of the {split} data ({report.source}) can be trained on.")
+    if not report.with_images and "rejected" in image_slots and args.image_condition != "none":
+        raise ValueError(
+            f"The {split} data ({report.source}) has no row with an image, so nothing can be "
+            "compared by image. Take objective dpo and `image_condition` none."
+        )
+    dataset = PreferenceDataset(
+        rows,
+        image_root=root,
+        rejected_image=rejected_image,
+        seed=args.data_seed if args.data_seed is not None else args.seed,
+        per_epoch=args.corruption_per_epoch,
+        image_condition=cast(ImageCondition, args.image_condition),
+        image_slots=image_slots,
+        indices=report.good,
+        donors=report.with_images,
+    )
+    return dataset, report
+
+
+def longest_context(model: nn.Module | None) -> int | None:
+    """Look up how many positions a model has.
+
+    Args:
+        model: With a config, wrapped by adapters or not.
+
+    Returns:
+        Number of tokens, or None if its config does not say.
+    """
+    config = getattr(model, "config", None)
+    text = config.get_text_config() if hasattr(config, "get_text_config") else config
+    return getattr(text, "max_position_embeddings", None)

@@ -1,0 +1,289 @@
+"""mDPO on ``transformers.Trainer``: loss, metrics and what belongs to preference data.
+
+Loops, resume, sharding, loggers and hub uploads are the base class's. Only public methods are
+overridden, so an upgrade of transformers has no inner method of ours to break.
+
+Shapes: ``b`` preference pairs.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from peft import PeftConfig, PeftModel
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from transformers import EvalPrediction, PreTrainedModel, Trainer, TrainerCallback
+
+from mdpo.data.batch import Batch
+from mdpo.data.collation import PreferenceCollator
+from mdpo.data.dataset import PreferenceDataset
+from mdpo.data.encoding import Encoder
+from mdpo.data.report import DataReport
+from mdpo.models.loading import load_model, load_processor
+from mdpo.models.policy import disable_dropout, prepare_policy
+from mdpo.objectives import CHOSEN, REJECTED, REJECTED_IMAGE, Candidate, Logps
+from mdpo.scoring import AdapterOff, FrozenCopy, PlainScorer, Reference, frozen_copy_of
+from mdpo.training.callbacks import EpochDraws, FiniteLoss, RunRecord
+from mdpo.training.config import MDPOConfig
+from mdpo.training.metrics import MetricSums, pair_metrics
+from mdpo.training.model_card import write_model_card
+from mdpo.training.preparation import longest_context, prepare_dataset
+
+
+class MDPOTrainer(Trainer):
+    """Train a vision-language model on preference pairs against a frozen reference.
+
+    Arguments are those of TRL's ``DPOTrainer``.
+
+    Attributes:
+        objective: What is minimised.
+        reports: What the data checks found, by split: ``train``, ``eval``.
+    """
+
+    args: MDPOConfig  # pyright: ignore[reportIncompatibleVariableOverride]  # narrower than its base
+    loss_is_scaled_for_ga = False  # `compute_loss` is a mean over pairs: the base class divides it
+
+    def __init__(
+        self,
+        model: str | Path | PreTrainedModel | PeftModel,
+        ref_model: PreTrainedModel | None = None,
+        args: MDPOConfig | None = None,
+        data_collator: Callable[[Any], Any] | None = None,
+        train_dataset: Any = None,
+        eval_dataset: Any = None,
+        processing_class: Any = None,
+        compute_metrics: Callable[[EvalPrediction], dict[str, Any]] | None = None,
+        callbacks: list[TrainerCallback] | None = None,
+        optimizers: tuple[Optimizer | None, LRScheduler | None] = (None, None),
+        peft_config: PeftConfig | None = None,
+    ) -> None:
+        """Set up a run; all data is checked here, before any compute is spent.
+
+        Args:
+            model: Policy: a folder, a hub id, a model, or a model with adapters.
+            ref_model: Reference; None takes the policy with its adapters off, or a frozen copy of
+                it if it has none.
+            args: Settings.
+            data_collator: Makes a ``Batch`` of examples; None takes ``PreferenceCollator``.
+            train_dataset: A ``datasets.Dataset``, a list of rows, a path, or a
+                ``PreferenceDataset``; see docs/data.md for the formats.
+            eval_dataset: The same, or a dict of them by name.
+            processing_class: The model's processor; None loads that of the model's folder.
+            compute_metrics: From rewards by candidate (``predictions``) to further metrics.
+            callbacks: Added to those of the base class.
+            optimizers: Optimizer and schedule; None makes those of the settings.
+            peft_config: Adapters to train. Without ``target_modules`` they are put on all linear
+                layers of the parts that are not frozen, the language model by default. None
+                trains the weights themselves.
+
+        Raises:
+            ValueError: If settings, model and data do not go together; the message names what.
+        """
+        if isinstance(model, (str, Path)):
+            model = load_model(model)
+        if ref_model is not None and ref_model is model:
+            raise ValueError(
+                "`ref_model` must be another object than `model`, got the same. "
+                "Leave it out: the reference is then made from the model."
+            )
+        name = str(model.config._name_or_path or type(model).__name__)
+        args = args if args is not None else MDPOConfig(output_dir=f"{Path(name).name}-mdpo")
+        self.objective = args.make_objective()
+        self.reports: dict[str, DataReport] = {}
+        processing_class = processing_class or load_processor(name)
+        encoder = Encoder(processing_class)
+
+        policy = prepare_policy(model, peft_config, frozen=frozen_parts(args))
+        if args.disable_dropout:
+            disable_dropout(policy)
+        if args.gradient_checkpointing and args.gradient_checkpointing_kwargs is None:
+            args.gradient_checkpointing_kwargs = {"use_reentrant": False}
+        if ref_model is None and not isinstance(policy, PeftModel):
+            ref_model = frozen_copy_of(policy)  # pyright: ignore[reportAssignmentType]  # same class
+
+        context = longest_context(policy)
+        prepared_train = self._prepare("train", train_dataset, args, encoder, context)
+        if isinstance(eval_dataset, dict):
+            prepared_eval: Any = {
+                key: self._prepare(f"eval_{key}", each, args, encoder, context)
+                for key, each in eval_dataset.items()
+            }
+        else:
+            prepared_eval = self._prepare("eval", eval_dataset, args, encoder, context)
+
+        self._sums = MetricSums()
+        self._finite = FiniteLoss()
+        self._eval_prefix = "eval"
+        super().__init__(
+            model=policy,
+            args=args,
+            data_collator=data_collator or PreferenceCollator(encoder, max_length=args.max_length),
+            train_dataset=prepared_train,
+            eval_dataset=prepared_eval,
+            processing_class=processing_class,
+            compute_metrics=compute_metrics,
+            callbacks=[
+                self._finite,
+                EpochDraws(prepared_train),
+                RunRecord(self.objective, self.reports),
+                *(callbacks or []),
+            ],
+            optimizers=optimizers,
+        )
+        # `evaluate` computes the loss only if a batch holds all of these.
+        self.label_names = ["rows"]
+        self.scorer = PlainScorer(policy)
+        self.reference = self._make_reference(ref_model)
+
+    def _prepare(
+        self, split: str, source: Any, args: MDPOConfig, encoder: Encoder, context: int | None
+    ) -> PreferenceDataset | None:
+        """Check a data set and keep its report."""
+        if source is None or isinstance(source, PreferenceDataset):
+            return source
+        needed = {each.image for each in self.objective.candidates}
+        if split != "train" and args.image_condition != "none":
+            # Held-out pairs are always compared by image as well: it costs no gradient.
+            needed.add("rejected")
+        dataset, report = prepare_dataset(
+            source, args, encoder=encoder, image_slots=sorted(needed), context=context, split=split
+        )
+        self.reports[split] = report
+        return dataset
+
+    def _make_reference(self, ref_model: nn.Module | None) -> Reference:
+        """Choose where reference log-probabilities come from."""
+        if ref_model is None:
+            return AdapterOff(self.model, unwrap=self.accelerator.unwrap_model)  # pyright: ignore[reportArgumentType]  # set by the base class
+        return FrozenCopy(self.accelerator.prepare_model(ref_model, evaluation_mode=True))
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: Batch,  # pyright: ignore[reportIncompatibleMethodOverride]  # a dict of its own shape
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
+        """Compute the loss of a batch, a mean over its pairs, and keep its metrics.
+
+        Args:
+            model: The policy, as wrapped for training.
+            inputs: A batch of the collator.
+            return_outputs: Whether to return rewards as well; ``evaluate`` asks for them.
+            num_items_in_batch: Unused: the loss counts pairs, not tokens.
+
+        Returns:
+            The loss, a scalar; with ``return_outputs`` also rewards by candidate.
+        """
+        mode = "train" if model.training else "eval"
+        logps = self.score(model, inputs, self._candidates(mode, inputs))
+        losses = self.objective.losses(logps)
+        loss = self.objective.total(losses, logps.has_image)
+        self._finite.watch(loss, losses)
+        self._sums.add(mode, pair_metrics(self.objective, logps, losses))
+        if not return_outputs:
+            return loss
+        beta = self.objective.beta
+        return loss, {str(each): logps.reward(each, beta=beta) for each in logps.policy}
+
+    def score(self, model: nn.Module, batch: Batch, candidates: tuple[Candidate, ...]) -> Logps:
+        """Score candidates under policy and reference.
+
+        Args:
+            model: The policy, as wrapped for training.
+            batch: Of the collator, on the model's device.
+            candidates: What to score.
+
+        Returns:
+            Log-probabilities with the facts that terms need.
+        """
+        policy = self.scorer(model, batch, candidates)
+        reference = self.reference(self.scorer, batch, candidates)
+        lengths = {
+            slot: each["attention_mask"].sum(dim=1) for slot, each in batch["responses"].items()
+        }
+        return Logps(policy, reference, lengths, batch["has_image"])
+
+    def _candidates(self, mode: str, batch: Batch) -> tuple[Candidate, ...]:
+        """What to score: the objective's candidates, and in evaluation those of all metrics."""
+        needed = set(self.objective.candidates)
+        if mode == "eval":
+            needed |= {CHOSEN, REJECTED}
+            if "rejected" in batch["prompts"]:
+                needed.add(REJECTED_IMAGE)
+        return tuple(sorted(needed))
+
+    def evaluate(
+        self,
+        eval_dataset: Any = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> dict[str, float]:
+        """Report loss and all preference metrics on held-out pairs.
+
+        Args:
+            eval_dataset: As in the constructor, or None for the one given there.
+            ignore_keys: Of the outputs, not gathered.
+            metric_key_prefix: Before the name of each metric.
+
+        Returns:
+            Metrics by name.
+        """
+        if eval_dataset is not None and not isinstance(eval_dataset, (str, dict)):
+            encoder, context = Encoder(self.processing_class), longest_context(self.model)
+            eval_dataset = self._prepare("eval", eval_dataset, self.args, encoder, context)
+        self._eval_prefix = metric_key_prefix
+        return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the metrics kept since the last report, then report as usual.
+
+        Args:
+            logs: What the base class reports; metrics are added in place, so that ``evaluate``
+                returns them too.
+            start_time: When training began, in seconds.
+        """
+        evaluating = any(name.startswith(f"{self._eval_prefix}_") for name in logs)
+        prefix = f"{self._eval_prefix}_" if evaluating else ""
+        means = self._sums.pop("eval" if evaluating else "train", self.accelerator)
+        logs.update({prefix + name: value for name, value in means.items()})
+        super().log(logs, start_time)
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Save model and processor as the base class does, and a model card beside them.
+
+        Args:
+            output_dir: Where to; None takes that of the settings.
+            _internal_call: Whether the base class calls.
+        """
+        super().save_model(output_dir, _internal_call)
+        if self.args.should_save:
+            write_model_card(
+                Path(output_dir or str(self.args.output_dir)),
+                model=self.accelerator.unwrap_model(self.model),
+                args=self.args,
+                objective=self.objective,
+                reports=self.reports,
+                history=self.state.log_history,
+            )
+
+
+def frozen_parts(args: MDPOConfig) -> set[str]:
+    """Read which parts of the model the settings freeze.
+
+    Args:
+        args: Settings.
+
+    Returns:
+        Names of parts, as ``mdpo.models.parts`` has them.
+    """
+    flags: Mapping[str, bool] = {
+        "vision_tower": args.freeze_vision_tower,
+        "projector": args.freeze_multi_modal_projector,
+        "language_model": args.freeze_language_model,
+    }
+    return {part for part, is_frozen in flags.items() if is_frozen}
