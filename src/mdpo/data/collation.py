@@ -37,9 +37,6 @@ class PreferenceCollator:
 
         Returns:
             A batch on the CPU.
-
-        Raises:
-            ValueError: If ``max_length`` leaves a row without response tokens.
         """
         texts = [self.encoder.prompt_text(example["prompt"]) for example in examples]
         prompts = {
@@ -65,7 +62,18 @@ class PreferenceCollator:
         )
 
     def _room(self, prompt_lengths: list[int], examples: Sequence[Example]) -> list[int | None]:
-        """How many response tokens each row may have; None if any number."""
+        """Work out how many response tokens each row may have.
+
+        Args:
+            prompt_lengths: Of the rows, in tokens.
+            examples: For the message.
+
+        Returns:
+            Numbers of tokens; None where any number will do.
+
+        Raises:
+            ValueError: If ``max_length`` leaves a row without response tokens.
+        """
         if self.max_length is None:
             return [None] * len(examples)
         for length, example in zip(prompt_lengths, examples, strict=True):

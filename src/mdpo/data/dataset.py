@@ -11,9 +11,9 @@ from torch.utils.data import Dataset
 
 from mdpo.corruptions import Corruption
 from mdpo.data.images import open_image
+from mdpo.data.reading import Rows
 from mdpo.data.rejected_images import row_generator
 from mdpo.data.rows import Message, PreferenceRow, RowError
-from mdpo.data.reading import Rows
 
 ImageCondition = Literal["true", "none", "swapped"]
 

@@ -10,7 +10,7 @@ singular first; on COCO captions the figures therefore differ from published one
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -185,6 +185,15 @@ METRICS: dict[str, float] = {"CHAIRs": 100.0, "CHAIRi": 100.0, "Recall": 100.0, 
 """Metrics with their scale: shares in percent, lengths in words."""
 
 
+DIRECTIONS: dict[str, str | None] = {
+    "CHAIRs": "lower",
+    "CHAIRi": "lower",
+    "Recall": "higher",
+    "words": None,
+}
+"""Which way is better."""
+
+
 def summarise(captions: Sequence[ScoredCaption], *, seed: int = 0) -> dict[str, Estimate]:
     """Work out CHAIRs, CHAIRi, Recall and mean length, with intervals over images.
 
@@ -205,3 +214,24 @@ def summarise(captions: Sequence[ScoredCaption], *, seed: int = 0) -> dict[str, 
         name: ratio_of_sums(*counts[name], scale=scale, seed=seed)
         for name, scale in METRICS.items()
     }
+
+
+def write_scores(
+    folder: Path, captions: Sequence[ScoredCaption], summary: dict[str, Estimate]
+) -> None:
+    """Write ``items.jsonl`` and ``metrics.json``.
+
+    Args:
+        folder: Made if missing.
+        captions: Of one system.
+        summary: From ``summarise``.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    items = "".join(json.dumps(asdict(each), ensure_ascii=False) + "\n" for each in captions)
+    (folder / "items.jsonl").write_text(items, encoding="utf-8")
+    metrics = {
+        name: estimate.to_dict() | {"direction": DIRECTIONS[name]}
+        for name, estimate in summary.items()
+    }
+    written = {"suite": "chair", "mode": "exact words", "metrics": metrics}
+    (folder / "metrics.json").write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")

@@ -8,7 +8,7 @@ from transformers import PreTrainedModel
 
 from mdpo.models.parts import find_parts, freeze, linear_targets
 
-PARTS = ("language_model", "projector", "vision_tower")
+PARTS: tuple[str, ...] = ("language_model", "projector", "vision_tower")
 
 PEFT_PREFIX = "base_model.model."
 """Before each name of the base model inside a ``PeftModel``."""

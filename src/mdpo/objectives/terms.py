@@ -223,11 +223,7 @@ class Likelihood:
     weight: float = 1.0
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be trained on.
-
-        Raises:
-            ValueError: If a value is out of range.
-        """
+        """Refuse a weight or name that cannot be used."""
         _check_common(self.name, self.weight, None)
 
     @property

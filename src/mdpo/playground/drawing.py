@@ -122,7 +122,8 @@ def draw_picture(scene: Scene) -> Image.Image:
     """
     generator = np.random.default_rng(scene.texture_seed)
     ground = Image.fromarray(_background(scene.background, generator))
-    canvas = ground.resize((IMAGE_SIZE * OVERSAMPLING,) * 2, Image.Resampling.NEAREST)
+    side = IMAGE_SIZE * OVERSAMPLING
+    canvas = ground.resize((side, side), Image.Resampling.NEAREST)
     pen = ImageDraw.Draw(canvas)
     for thing in scene.things:
         _draw_thing(pen, thing, generator)
@@ -163,7 +164,7 @@ def _paints(
         "main": mixed(0, 0),
         "dark": mixed(0, 0.45),
         "light": mixed(255, 0.7),
-        "black": (25,) * 3,
+        "black": (25, 25, 25),
     }
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from mdpo.playground.world import CATEGORIES, COLOURS, PARTNER, Scene
 
 DESCRIBE = "Describe the picture."
+GO_THROUGH = "Go through the picture."
 
 Mention = tuple[str, str]
 """Colour and category."""
@@ -106,6 +107,19 @@ def add_missing_partners(
             partner = (str(generator.choice(COLOURS)), PARTNER[category])
         careless.append(((colour, category), partner))
     return careless
+
+
+def go_through(scene: Scene) -> str:
+    """Name what stands in each of the nine cells, in reading order.
+
+    Args:
+        scene: What the picture shows.
+
+    Returns:
+        Nine things or "nothing".
+    """
+    by_cell = {thing.cell: f"{thing.colour} {thing.category}" for thing in scene.things}
+    return ", ".join(by_cell.get(cell, "nothing") for cell in range(9)) + "."
 
 
 def ask(scene: Scene, generator: np.random.Generator) -> tuple[str, str]:

@@ -20,11 +20,13 @@ from transformers import LlavaProcessor, Trainer, TrainingArguments
 from mdpo.playground.drawing import draw_picture
 from mdpo.playground.language import (
     DESCRIBE,
+    GO_THROUGH,
     LIVELY,
     SOBER,
     add_missing_partners,
     ask,
     describe,
+    go_through,
     truthful_phrases,
 )
 from mdpo.playground.vlm import build_model, build_processor
@@ -33,7 +35,7 @@ from mdpo.playground.world import Scene, draw_scene
 CARELESS = 0.7
 """Share of absent partners that pretraining descriptions name."""
 
-NUM_QUESTIONS = 3
+NUM_QUESTIONS = 2
 """Questions that follow or precede the description of a picture in one conversation."""
 
 IGNORED = -100
@@ -51,11 +53,13 @@ def draw_conversation(scene: Scene, generator: np.random.Generator) -> list[Turn
         generator: Source of randomness.
 
     Returns:
-        ``NUM_QUESTIONS + 1`` turns.
+        ``NUM_QUESTIONS + 2`` turns.
     """
     voice = SOBER if generator.random() < 0.5 else LIVELY
     phrases = add_missing_partners(truthful_phrases(scene), generator, share=CARELESS)
     turns = [(DESCRIBE, describe(phrases, voice))]
+    # Going through the picture cell by cell is what teaches the tower to see within minutes.
+    turns.append((GO_THROUGH, go_through(scene)))
     turns += [ask(scene, generator) for _ in range(NUM_QUESTIONS)]
     return [turns[index] for index in generator.permutation(len(turns))]
 

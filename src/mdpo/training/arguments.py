@@ -1,11 +1,11 @@
 """The settings of ``mdpo train``: flags over the ``--config`` file over the defaults."""
 
-import dataclasses
 import json
 from argparse import ArgumentParser
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from difflib import get_close_matches
+from enum import Enum
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -215,10 +215,9 @@ def _read_file(path: Path) -> dict[str, Any]:
             raise SettingsError(f"{path}: `{key}` is not a setting.{hint}")
         if isinstance(value, Mapping) and key in STRUCTURED:
             value = json.dumps(value)
-        elif isinstance(value, Mapping) and not str(known[key]).count("dict"):
-            raise SettingsError(f"{path}: `{key}` must be a single value, got {value!r}.")
-        elif isinstance(value, list) and not str(known[key]).count("list"):
-            raise SettingsError(f"{path}: `{key}` must be a single value, got {value!r}.")
+        for kind, name in ((Mapping, "dict"), (list, "list")):
+            if isinstance(value, kind) and name not in str(known[key]):
+                raise SettingsError(f"{path}: `{key}` must be a single value, got {value!r}.")
         checked[key] = value
     return checked
 
@@ -243,12 +242,12 @@ def _known() -> dict[str, Any]:
 
 def _plain(value: Any) -> Any:
     """Write a value as YAML can."""
+    if isinstance(value, Enum):
+        return value.value
     if isinstance(value, (str, int, float, bool, type(None))):
-        return value.value if hasattr(value, "value") else value
+        return value
     if isinstance(value, Mapping):
         return {str(key): _plain(each) for key, each in value.items()}
     if isinstance(value, (list, tuple, set)):
         return [_plain(each) for each in value]
-    if dataclasses.is_dataclass(value):
-        return str(value)
-    return str(getattr(value, "value", value))
+    return str(value)

@@ -151,12 +151,12 @@ def _facts(
         number = f"{len(report.good)} pairs of {report.source}"
         facts.append((f"{split} data", f"{number}, fingerprint `{report.fingerprint}`"))
     if isinstance(model, PeftModel):
-        lora: Any = model.peft_config[model.active_adapter]
+        lora: Any = model.peft_config[str(model.active_adapter)]
         facts.append(("adapters", f"{lora.peft_type.value}, r {getattr(lora, 'r', '-')}"))
     batch = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
     return [
         *facts,
-        ("learning rate", f"{args.learning_rate:g}, {str(args.lr_scheduler_type)}"),
+        ("learning rate", f"{args.learning_rate:g}, {args.lr_scheduler_type}"),
         ("epochs", args.num_train_epochs),
         ("pairs per optimizer step", batch),
         ("seed", args.seed),

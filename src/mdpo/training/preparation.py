@@ -89,6 +89,6 @@ def longest_context(model: nn.Module | None) -> int | None:
     Returns:
         Number of tokens, or None if its config does not say.
     """
-    config = getattr(model, "config", None)
+    config: Any = getattr(model, "config", None)
     text = config.get_text_config() if hasattr(config, "get_text_config") else config
     return getattr(text, "max_position_embeddings", None)

@@ -10,12 +10,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-from jaxtyping import Float
 from peft import PeftConfig, PeftModel
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LambdaLR
 from transformers import EvalPrediction, PreTrainedModel, Trainer, TrainerCallback
 
 from mdpo.data.batch import Batch
@@ -58,7 +56,7 @@ class MDPOTrainer(Trainer):
         processing_class: Any = None,
         compute_metrics: Callable[[EvalPrediction], dict[str, Any]] | None = None,
         callbacks: list[TrainerCallback] | None = None,
-        optimizers: tuple[Optimizer | None, LRScheduler | None] = (None, None),
+        optimizers: tuple[Optimizer | None, LambdaLR | None] = (None, None),
         peft_config: PeftConfig | None = None,
     ) -> None:
         """Set up a run; all data is checked here, before any compute is spent.
@@ -161,10 +159,10 @@ class MDPOTrainer(Trainer):
             return AdapterOff(self.model, unwrap=self.accelerator.unwrap_model)  # pyright: ignore[reportArgumentType]  # set by the base class
         return FrozenCopy(self.accelerator.prepare_model(ref_model, evaluation_mode=True))
 
-    def compute_loss(
+    def compute_loss(  # pyright: ignore[reportIncompatibleMethodOverride]  # a dict of its own shape
         self,
         model: nn.Module,
-        inputs: Batch,  # pyright: ignore[reportIncompatibleMethodOverride]  # a dict of its own shape
+        inputs: Batch,
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
@@ -237,7 +235,7 @@ class MDPOTrainer(Trainer):
             encoder, context = Encoder(self.processing_class), longest_context(self.model)
             eval_dataset = self._prepare("eval", eval_dataset, self.args, encoder, context)
         self._eval_prefix = metric_key_prefix
-        return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
+        return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)  # pyright: ignore[reportArgumentType]
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the metrics kept since the last report, then report as usual.
