@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 
 from mdpo.data.batch import Batch, Inputs
-from mdpo.data.dataset import Example
+from mdpo.data.dataset import NO_IMAGE, Example, without_images
 from mdpo.data.encoding import Encoder
 
 
@@ -38,11 +38,7 @@ class PreferenceCollator:
         Returns:
             A batch on the CPU.
         """
-        texts = [self.encoder.prompt_text(example["prompt"]) for example in examples]
-        prompts = {
-            slot: self.encoder.prompts(texts, [example["images"][slot] for example in examples])
-            for slot in examples[0]["images"]
-        }
+        prompts = {slot: self._prompts(examples, slot) for slot in examples[0]["images"]}
         lengths = torch.stack([each["attention_mask"].sum(dim=1) for each in prompts.values()])
         room = self._room(lengths.amax(dim=0).tolist(), examples)
         responses = {
@@ -60,6 +56,14 @@ class PreferenceCollator:
             has_image=torch.tensor([bool(example["images"]["chosen"]) for example in examples]),
             rows=torch.tensor([example["index"] for example in examples]),
         )
+
+    def _prompts(self, examples: Sequence[Example], slot: str) -> Inputs:
+        """Encode the prompts with the images of one slot."""
+        messages = [example["prompt"] for example in examples]
+        if slot == NO_IMAGE:
+            messages = [without_images(each) for each in messages]
+        texts = [self.encoder.prompt_text(each) for each in messages]
+        return self.encoder.prompts(texts, [example["images"][slot] for example in examples])
 
     def _room(self, prompt_lengths: list[int], examples: Sequence[Example]) -> list[int | None]:
         """Work out how many response tokens each row may have.

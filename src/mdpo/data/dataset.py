@@ -17,6 +17,9 @@ from mdpo.data.rows import Message, PreferenceRow, RowError
 
 ImageCondition = Literal["true", "none", "swapped"]
 
+NO_IMAGE = "none"
+"""Image slot whose prompt is read without images."""
+
 MAX_DONOR_DRAWS = 50
 """Draws of another row's image before giving up on finding one that differs."""
 
@@ -109,6 +112,8 @@ class PreferenceDataset(Dataset[Example]):
         by_slot = {"chosen": images}
         if "rejected" in self.image_slots:
             by_slot["rejected"] = self._rejected(row, images)
+        if NO_IMAGE in self.image_slots:
+            by_slot[NO_IMAGE] = []
         return Example(
             index=self.indices[position],
             images=by_slot,

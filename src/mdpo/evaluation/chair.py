@@ -17,7 +17,7 @@ import numpy as np
 
 from mdpo.evaluation.statistics import Estimate, ratio_of_sums
 
-WORD = re.compile(r"[a-z]+(?:['-][a-z]+)*")
+WORD = re.compile(r"[A-Za-z]+(?:['-][A-Za-z]+)*")
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class ChairData:
 
         Raises:
             FileNotFoundError: If one is missing.
-            ValueError: If there are several ground truths.
+            ValueError: If there are several ground truths, or one is not lists of objects.
         """
         lists = sorted(folder.glob("ground_truth*.json"))
         if not (folder / "synonyms.txt").exists() or not lists:
@@ -98,10 +98,17 @@ class ChairData:
             words = [word.strip().lower() for word in line.split(",") if word.strip()]
             synonyms |= {word: words[0] for word in words}
         truth = json.loads(lists[0].read_text(encoding="utf-8"))
+        for key, value in truth.items():
+            if not isinstance(value, list):
+                raise ValueError(
+                    f"{lists[0]}: objects of image {key!r} must be a list, got {value!r}."
+                )
         return cls(synonyms, {str(key): frozenset(value) for key, value in truth.items()})
 
     def mentions(self, text: str) -> list[Mention]:
         """Find the objects that a text names; two words are tried before one.
+
+        Two words belong together if only blanks lie between them: ``a hot, dog`` is a dog.
 
         Args:
             text: A description.
@@ -109,14 +116,15 @@ class ChairData:
         Returns:
             Mentions in order.
         """
-        words = list(WORD.finditer(text.lower()))
+        words = list(WORD.finditer(text))
         found, position = [], 0
         while position < len(words):
             for length in (2, 1):
                 group = words[position : position + length]
-                phrase = " ".join(word.group() for word in group)
+                start, end = group[0].start(), group[-1].end()
+                phrase = " ".join(text[start:end].lower().split())
                 if len(group) == length and phrase in self.synonyms:
-                    found.append(Mention(self.synonyms[phrase], group[0].start(), group[-1].end()))
+                    found.append(Mention(self.synonyms[phrase], start, end))
                     position += length
                     break
             else:

@@ -23,11 +23,12 @@ def read_records(run: Path) -> list[dict[str, Any]]:
     path = run / RECORDS
     if not path.exists():
         return []
-    whole, _, torn = path.read_text(encoding="utf-8").rpartition("\n")
+    # As bytes: a line may be torn within a character.
+    whole, newline, torn = path.read_bytes().rpartition(b"\n")
     if torn:
         # The torn line would swallow the next one written: cut it off.
-        path.write_text(whole + "\n" if whole else "", encoding="utf-8")
-    return [json.loads(line) for line in whole.splitlines()]
+        path.write_bytes(whole + newline)
+    return [json.loads(line) for line in whole.split(b"\n")] if whole else []
 
 
 def claim(run: Path, settings: dict[str, Any]) -> None:

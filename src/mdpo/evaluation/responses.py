@@ -23,7 +23,10 @@ def read_responses(path: Path) -> list[tuple[str, str]]:
     if not file.exists():
         raise FileNotFoundError(f"{file} not found. `mdpo generate` writes it.")
     rows = []
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+    written = file.read_text(encoding="utf-8")
+    # Not `splitlines`: JSON may hold line separators of Unicode as they are.
+    lines = written.removesuffix("\n").split("\n") if written else []
+    for number, line in enumerate(lines, start=1):
         try:
             row = json.loads(line)
         except json.JSONDecodeError as error:

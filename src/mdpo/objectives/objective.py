@@ -183,7 +183,7 @@ class Objective:
 
 def _read_term(spec: Any) -> Term:
     """Read one term of an objective's written form."""
-    if not isinstance(spec, Mapping) or spec.get("kind") not in TERM_KINDS:
+    if not isinstance(spec, Mapping) or str(spec.get("kind")) not in TERM_KINDS:
         raise ValueError(
             f"A term must be a mapping with `kind` one of {', '.join(TERM_KINDS)}, got {spec!r}."
         )
@@ -219,5 +219,6 @@ def _refuse_unknown(spec: Mapping[str, Any], known: Sequence[str], place: str) -
     """Refuse keys that nothing reads."""
     for key in spec:
         if key not in known:
-            hint = "".join(f" Did you mean `{m}`?" for m in get_close_matches(key, known, n=1))
+            near = get_close_matches(str(key), known, n=1)
+            hint = "".join(f" Did you mean `{match}`?" for match in near)
             raise ValueError(f"`{key}` is not a key of {place}.{hint} Known: {', '.join(known)}.")

@@ -111,8 +111,9 @@ class Preference:
 
     @property
     def needs_image(self) -> bool:
-        """Whether the two differ in their image."""
-        return self.preferred.image != self.other.image
+        """Whether the two differ in their image, or share another than the row's own."""
+        images = (self.preferred.image, self.other.image)
+        return images not in (("chosen", "chosen"), (NO_IMAGE, NO_IMAGE))
 
     def __call__(self, logps: Logps, *, beta: float) -> Float[Tensor, " b"]:
         """Compute the loss of each pair, unweighted.
