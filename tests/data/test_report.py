@@ -91,7 +91,9 @@ def test_rows_must_fit_the_models_positions(make_rows: Any, processor: LlavaProc
     longest = whole.prompt_tokens.high + max(whole.rejected_tokens.high, whole.chosen_tokens.high)
     assert not check(rows, counter=counter, context=longest).problems
     too_long = check(rows, counter=counter, context=longest - 1)
-    assert f"fit the model's {longest - 1} positions, have {longest} tokens" in messages(too_long)[0]
+    assert (
+        f"fit the model's {longest - 1} positions, have {longest} tokens" in messages(too_long)[0]
+    )
     assert not check(rows, counter=counter, context=longest - 1, max_length=longest - 1).problems
 
 

@@ -70,4 +70,4 @@ def test_gradient_of_logsigmoid_is_minus_sigmoid_of_the_opposite_margin():
 
 
 def test_links_are_known_by_name():
-    assert LINKS == {"logsigmoid": logsigmoid_loss, "hinge": hinge_loss, "ipo": ipo_loss}
+    assert {"logsigmoid": logsigmoid_loss, "hinge": hinge_loss, "ipo": ipo_loss} == LINKS

@@ -77,7 +77,7 @@ def test_losses_use_the_beta_of_the_objective_except_where_a_term_has_its_own():
 
 
 def test_step_0_loss_of_mdpo_is_3_log_2():
-    zeros = dict.fromkeys(("chosen/chosen", "chosen/rejected", "rejected/chosen"), [0.0] * 5)
+    zeros = {str(candidate): [0.0] * 5 for candidate in (CHOSEN, REJECTED, REJECTED_IMAGE)}
     assert_close(total(MDPO, logps_of_rewards(0.1, zeros)), column(3 * log(2))[0])
 
 

@@ -31,12 +31,6 @@ def spec_with(**changes: Any) -> dict[str, Any]:
     return {"terms": [RESPONSE | changes]}
 
 
-def refusal(spec: Any) -> str:
-    with pytest.raises(ValueError, match=".") as caught:
-        Objective.from_spec(spec)
-    return str(caught.value)
-
-
 @pytest.mark.parametrize("name", sorted(CATALOGUE))
 @pytest.mark.parametrize(
     "options",
@@ -177,4 +171,5 @@ def test_null_stands_for_the_default_of_a_term():
     ],
 )
 def test_what_is_not_understood_is_refused(spec: Any, message: str):
-    assert re.search(re.escape(message), refusal(spec))
+    with pytest.raises(ValueError, match=re.escape(message)):
+        Objective.from_spec(spec)

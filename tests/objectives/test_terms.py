@@ -219,9 +219,7 @@ def test_candidates_of_the_terms():
         ("rejected/chosen", "rejected/rejected", True),
     ],
 )
-def test_preferences_that_mean_nothing_without_image(
-    preferred: str, other: str, needs_image: bool
-):
+def test_preferences_that_mean_nothing_without_image(preferred: str, other: str, needs_image: bool):
     """Two responses under the rejected image were once counted for text-only rows as well."""
     term = preference(preferred=Candidate.parse(preferred), other=Candidate.parse(other))
     assert term.needs_image is needs_image

@@ -52,6 +52,9 @@ def run(arguments: Sequence[str]) -> int:
         "--corruption-options", type=json.loads, default={}, help="options, as JSON"
     )
     preview.add_argument("--seed", type=int, default=42, help="of the draws (default: 42)")
+    preview.add_argument(
+        "--font", type=Path, help="TrueType font file, for texts that are not in Latin letters"
+    )
     values = parser.parse_args(arguments)
     return _inspect(values) if values.verb == "inspect" else _preview(values)
 
@@ -113,7 +116,8 @@ def _preview(values: argparse.Namespace) -> int:
     )
     # Spread over the whole set: data files are often sorted by origin.
     positions = [k * len(dataset) // shown for k in range(shown)]
-    sheet = contact_sheet([dataset[position] for position in positions], values.corruption)
+    examples = [dataset[position] for position in positions]
+    sheet = contact_sheet(examples, values.corruption, font_file=values.font)
     sheet.save(values.out)
     print(values.out)
     return 0

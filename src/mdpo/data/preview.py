@@ -1,6 +1,8 @@
 """A contact sheet of preference pairs: look at the data before training on it."""
 
+from bisect import bisect_right
 from collections.abc import Sequence
+from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
@@ -15,20 +17,31 @@ TEXT_WIDTH, MARGIN, LINE = 620, 14, 20
 INK, FAINT = (25, 25, 25), (130, 130, 130)
 GOOD, BAD = (0, 105, 60), (170, 30, 30)
 
+FONT_SIZE = 14
+
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
 Line = tuple[str, tuple[int, int, int]]
 
 
-def contact_sheet(examples: Sequence[Example], rejected_name: str) -> Image.Image:
+def contact_sheet(
+    examples: Sequence[Example], rejected_name: str, *, font_file: Path | None = None
+) -> Image.Image:
     """Draw rows one below the other: true image, rejected image, prompt and responses.
 
     Args:
         examples: With the image slots ``chosen`` and ``rejected``.
         rejected_name: How the rejected images were made, for the heading.
+        font_file: TrueType font; None takes Pillow's own, which has Latin letters only.
 
     Returns:
         The sheet.
     """
-    font = ImageFont.load_default(size=14)
+    font = (
+        ImageFont.truetype(font_file, FONT_SIZE)
+        if font_file is not None
+        else ImageFont.load_default(size=FONT_SIZE)
+    )
     rows = [_row(example, font) for example in examples]
     width = max(row.width for row in rows)
     heading = 3 * LINE
@@ -47,7 +60,7 @@ def contact_sheet(examples: Sequence[Example], rejected_name: str) -> Image.Imag
     return sheet
 
 
-def _row(example: Example, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> Image.Image:
+def _row(example: Example, font: Font) -> Image.Image:
     """Draw one pair; several images of a row stand below each other."""
     lines: list[Line] = [(f"row {example['index']}", FAINT)]
     for message in example["prompt"]:
@@ -84,19 +97,19 @@ def _as_text(message: Message) -> str:
     return f"{message['role']}: {' '.join(parts)}"
 
 
-def _wrap(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> list[str]:
+def _wrap(text: str, font: Font) -> list[str]:
     """Break a text into lines that fit, at blanks where there are any."""
     lines = [""]
     for word in text.split():
-        while font.getlength(word) > TEXT_WIDTH:
-            fitting = next(
-                n for n in range(len(word), 0, -1) if font.getlength(word[:n]) <= TEXT_WIDTH
-            )
-            lines += [word[:fitting], ""]
-            word = word[fitting:]
         candidate = f"{lines[-1]} {word}".strip()
         if font.getlength(candidate) <= TEXT_WIDTH:
             lines[-1] = candidate
-        else:
-            lines.append(word)
+            continue
+        while font.getlength(word) > TEXT_WIDTH:
+            # The longest beginning of the word that fits; at least one letter, so that it ends.
+            lengths = range(1, len(word) + 1)
+            fitting = bisect_right(lengths, TEXT_WIDTH, key=lambda n: font.getlength(word[:n])) or 1
+            lines.append(word[:fitting])
+            word = word[fitting:]
+        lines.append(word)
     return [line for line in lines if line]
