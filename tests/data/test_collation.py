@@ -3,9 +3,9 @@
 from typing import Any
 
 import pytest
-from conftest import picture
 from transformers import LlavaProcessor
 
+from conftest import picture
 from mdpo.data.collation import PreferenceCollator
 from mdpo.data.dataset import Example
 from mdpo.data.encoding import Encoder

@@ -4,10 +4,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import picture
 from PIL import Image
 from torch.utils.data import DataLoader
 
+from conftest import picture
 from mdpo.data.dataset import Example, PreferenceDataset
 from mdpo.data.reading import Rows
 from mdpo.data.rejected_images import make_rejected_image_source
@@ -115,6 +115,14 @@ def test_provided_images_are_those_of_the_row(make_rows: Any) -> None:
     for k, row in enumerate(rows):
         row["rejected_images"] = [picture(50 + k)]
     assert rejected(make(rows, "provided")[1]) == [picture(51).tobytes()]
+
+
+def test_a_rows_own_rejected_image_wins_over_the_corruption(make_rows: Any) -> None:
+    rows = make_rows(2)
+    rows[0]["rejected_images"] = [picture(50)]
+    dataset = make(rows, "black")
+    assert rejected(dataset[0]) == [picture(50).tobytes()]
+    assert not any(rejected(dataset[1])[0])
 
 
 def test_missing_provided_image_is_refused(make_rows: Any) -> None:

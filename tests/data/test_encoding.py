@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from conftest import picture
 from transformers import LlavaProcessor
 
+from conftest import picture
 from mdpo.data.encoding import Encoder, TokenCounter
 from mdpo.data.parsing import parse_row
 

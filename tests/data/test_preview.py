@@ -3,7 +3,6 @@
 from typing import Any
 
 from conftest import picture
-
 from mdpo.data.dataset import Example
 from mdpo.data.preview import THUMBNAIL, contact_sheet
 

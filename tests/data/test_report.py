@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import picture
 from PIL import Image
 from transformers import LlavaProcessor
 
+from conftest import picture
 from mdpo.data.encoding import Encoder, TokenCounter
 from mdpo.data.reading import Rows
 from mdpo.data.report import DataReport, check_rows

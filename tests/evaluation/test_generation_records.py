@@ -21,6 +21,13 @@ def test_records_are_read_in_order(tmp_path: Path, records: Path):
     assert records.read_text(encoding="utf-8") == WHOLE
 
 
+def test_reading_whole_records_writes_nothing(tmp_path: Path, records: Path):
+    records.write_text(WHOLE, encoding="utf-8")
+    before = records.stat().st_mtime_ns
+    read_records(tmp_path)
+    assert records.stat().st_mtime_ns == before
+
+
 def test_folder_without_records_has_none(tmp_path: Path, records: Path):
     assert read_records(tmp_path) == []
     assert not records.exists()

@@ -1,6 +1,7 @@
 """Links from margin to loss, against numbers worked by hand and TRL's formulas."""
 
 from math import exp, log
+from typing import get_args
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from made_logps import column
 from torch.autograd import gradcheck
 from torch.testing import assert_close
 
-from mdpo.objectives.links import LINKS, hinge_loss, ipo_loss, logsigmoid_loss
+from mdpo.objectives.links import LINKS, LinkName, hinge_loss, ipo_loss, logsigmoid_loss
 
 
 def test_logsigmoid_by_hand():
@@ -71,3 +72,4 @@ def test_gradient_of_logsigmoid_is_minus_sigmoid_of_the_opposite_margin():
 
 def test_links_are_known_by_name():
     assert {"logsigmoid": logsigmoid_loss, "hinge": hinge_loss, "ipo": ipo_loss} == LINKS
+    assert get_args(LinkName) == tuple(LINKS)

@@ -57,6 +57,8 @@ def _run(verb: str, arguments: list[str], *, debug: bool) -> int:
     # Loading bars of weights and the like are noise beside our own.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
+        if verb != "train":
+            arguments = [_hyphenated(word) for word in arguments]
         return int(import_module(f"mdpo.cli.{verb}").run(arguments) or 0)
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else 2
@@ -68,6 +70,14 @@ def _run(verb: str, arguments: list[str], *, debug: bool) -> int:
             raise
         print(f"mdpo {verb}: error: {error}", file=sys.stderr)
         return 2 if type(error).__name__ == "SettingsError" else 1
+
+
+def _hyphenated(word: str) -> str:
+    """Write a flag with hyphens, so that settings of ``train`` work by their names elsewhere."""
+    if not word.startswith("--"):
+        return word
+    name, equals, value = word.partition("=")
+    return name.replace("_", "-") + equals + value
 
 
 def _usage() -> str:

@@ -45,7 +45,7 @@ def run(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--corruption-options", type=json.loads, default={}, help="options, as JSON"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the draws (default: 0)")
+    parser.add_argument("--seed", type=int, default=42, help="of the draws (default: 42)")
     parser.add_argument("--batch-size", type=int, default=8, help="pairs per pass (default: 8)")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, ... (default: cpu)")
     parser.add_argument("--out", type=Path, required=True, help="folder to write")

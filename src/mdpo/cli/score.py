@@ -19,7 +19,7 @@ def run(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="mdpo score",
         allow_abbrev=False,
-        description="Score answers of a benchmark, with 95 %% intervals over images.",
+        description="Score answers of a benchmark, with 95 % intervals over images.",
         epilog="example: mdpo score chair runs/mdpo/chair --data runs/playground/chair "
         "--out runs/mdpo/chair",
     )

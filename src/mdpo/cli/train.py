@@ -76,7 +76,9 @@ def train(settings: Any) -> int:
     policy = load_model(model.model_name_or_path, revision=model.model_revision, **how)
     reference = None
     if model.ref_model_name_or_path is not None:
-        reference = load_model(model.ref_model_name_or_path, **how)
+        reference = load_model(
+            model.ref_model_name_or_path, revision=model.ref_model_revision, **how
+        )
     trainer = MDPOTrainer(
         policy,
         ref_model=reference,

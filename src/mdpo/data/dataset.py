@@ -142,18 +142,18 @@ class PreferenceDataset(Dataset[Example]):
         return [open_image(source, root=self.image_root) for source in row.images]
 
     def _rejected(self, row: PreferenceRow, images: list[Image.Image]) -> list[Image.Image]:
-        """Get the rejected images of a row, as many as it has images."""
+        """Get the rejected images of a row: its own if it brings any, else made ones."""
         if not images:
             return []
-        if self.rejected_image == "provided":
-            if row.rejected_images is None:
-                raise RowError(
-                    place=row.place,
-                    field="rejected_images",
-                    problem="must be given with `corruption` 'provided', got none",
-                    remedy="Fill the column or take another `corruption`.",
-                )
+        if row.rejected_images is not None:
             return [open_image(each, root=self.image_root) for each in row.rejected_images]
+        if self.rejected_image == "provided":
+            raise RowError(
+                place=row.place,
+                field="rejected_images",
+                problem="must be given with `corruption` 'provided', got none",
+                remedy="Fill the column or take another `corruption`.",
+            )
         if isinstance(self.rejected_image, str):
             return [self._from_other_row(row, k, "rejected") for k in range(len(images))]
         corrupt = self.rejected_image

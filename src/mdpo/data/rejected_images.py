@@ -1,5 +1,7 @@
 """Which rejected image goes with a row: one of its own, another row's, or a corrupted copy.
 
+A row that brings its own is never given another; ``provided`` asks that every row does.
+
 The draw is a function of (seed, row id) alone, and of the epoch where asked for. So it does not
 depend on the number of workers, the order of batches or whether a run was resumed, and policy and
 reference see the same pixels.

@@ -7,13 +7,14 @@ import hashlib
 import statistics
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 from tqdm.auto import tqdm
 
+from mdpo.data.dataset import without_images
 from mdpo.data.encoding import TokenCounter
 from mdpo.data.images import ImageError, open_image
 from mdpo.data.reading import Rows
@@ -63,6 +64,7 @@ class DataReport:
         num_rows: Rows in the source.
         num_images: Images of all good rows.
         num_text_only: Good rows without image.
+        num_own_rejected: Good rows that bring their own rejected images.
         widths: Of the images, in pixels.
         heights: Of the images, in pixels.
         prompt_tokens: Per good row, image tokens included.
@@ -80,6 +82,7 @@ class DataReport:
     num_rows: int
     num_images: int
     num_text_only: int
+    num_own_rejected: int
     widths: Spread | None
     heights: Spread | None
     prompt_tokens: Spread | None
@@ -113,6 +116,7 @@ class DataReport:
             ("rows", self.num_rows),
             ("good rows", len(self.good)),
             ("text-only rows", self.num_text_only),
+            ("rows with rejected images", self.num_own_rejected),
             ("images", self.num_images),
             ("width  low / median / high", self.widths or "-"),
             ("height low / median / high", self.heights or "-"),
@@ -146,6 +150,7 @@ class _Checked:
     sizes: tuple[tuple[int, int], ...] = ()
     tokens: tuple[int, int, int] | None = None
     is_cut: bool = False
+    has_own_rejected: bool = False
     digest: bytes = b""
 
 
@@ -217,7 +222,11 @@ def _check_row(
     with_images: bool,
 ) -> _Checked:
     """Check one row; the errors of reading and decoding pass through."""
-    images = _decode(row, "images", row.images, image_root) if with_images else []
+    if not with_images:
+        row = replace(
+            row, images=(), rejected_images=None, prompt=tuple(without_images(row.prompt))
+        )
+    images = _decode(row, "images", row.images, image_root)
     spoilt = _decode(row, "rejected_images", row.rejected_images or (), image_root)
     if needs_rejected_images and images and not spoilt:
         raise RowError(
@@ -231,7 +240,7 @@ def _check_row(
     for image in [*images, *spoilt]:
         digest.update(repr(image.size).encode() + image.tobytes())
     if counter is None:
-        return _Checked(None, sizes, digest=digest.digest())
+        return _Checked(None, sizes, None, False, bool(spoilt), digest.digest())
     prompt = counter.prompt_length(row, sizes)
     chosen = counter.response_length(row, row.chosen)
     rejected = counter.response_length(row, row.rejected)
@@ -252,7 +261,8 @@ def _check_row(
             remedy="Set `--max_length` to cut long responses, or drop the row.",
         )
     is_cut = max_length is not None and longest > max_length
-    return _Checked(None, sizes, (prompt, chosen, rejected), is_cut, digest.digest())
+    tokens = (prompt, chosen, rejected)
+    return _Checked(None, sizes, tokens, is_cut, bool(spoilt), digest.digest())
 
 
 def _decode(
@@ -282,6 +292,7 @@ def _summarise(rows: Rows, found: Sequence[_Checked]) -> DataReport:
         num_rows=len(rows),
         num_images=len(sizes),
         num_text_only=sum(not found[index].sizes for index in good),
+        num_own_rejected=sum(found[index].has_own_rejected for index in good),
         widths=Spread.of([width for width, _ in sizes]),
         heights=Spread.of([height for _, height in sizes]),
         prompt_tokens=Spread.of([prompt for prompt, _, _ in tokens]),

@@ -207,7 +207,8 @@ def run_job(job: Job) -> tuple[int, float]:
         contextlib.redirect_stderr(log),
     ):
         for command in job.commands:
-            print("$ mdpo " + " ".join(command), flush=True)
+            log.write("$ mdpo " + " ".join(command) + "\n")
+            log.flush()
             if status := main(command):
                 return status, round(time.monotonic() - started, 1)
     return 0, round(time.monotonic() - started, 1)

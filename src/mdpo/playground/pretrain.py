@@ -226,7 +226,7 @@ def pretrain(
     tower = model.model.vision_tower
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        reader = CellReader(tower, model.config.vision_config.hidden_size)
+        reader = CellReader(tower, tower.config.hidden_size)
     cells = Cells(processor, size=tower_steps * 2 * batch_size, seed=seed + 1)
     Trainer(
         reader,

@@ -45,6 +45,9 @@ class ModelSettings:
         default=None,
         metadata={"help": "Reference model. Default: the model itself, adapters off or copied."},
     )
+    ref_model_revision: str | None = field(
+        default=None, metadata={"help": "Branch, tag or commit of the reference on the hub."}
+    )
     use_peft: bool = field(
         default=True, metadata={"help": "Train LoRA adapters; false trains the weights."}
     )
@@ -157,18 +160,16 @@ def write_settings(path: Path, settings: Settings) -> None:
         settings: Of the run.
     """
     written: dict[str, Any] = {}
-    plain = TrainingArguments(output_dir=settings.training.output_dir)
+    # `TrainingArguments` fills some settings in itself: compare with one it has filled in.
+    default = MDPOConfig(output_dir="", use_cpu=settings.training.use_cpu)
     for section in settings:
         for each in fields(section):
-            if not each.init:
+            # A run that repeats this one begins at its beginning.
+            if not each.init or each.name in ("resume_from_checkpoint", "logging_dir", "run_name"):
                 continue
             value = getattr(section, each.name)
-            default = each.default
-            if default is MISSING and each.default_factory is not MISSING:
-                default = each.default_factory()
-            # Some inherited settings are filled in by `TrainingArguments` itself.
-            filled = getattr(plain, each.name, default) if section is settings.training else default
-            if value not in (default, filled) or default is MISSING:
+            usual = getattr(default, each.name) if section is settings.training else each.default
+            if value != usual or each.name == "use_cpu":
                 written[each.name] = _plain(value)
     text = yaml.safe_dump(written, sort_keys=False, allow_unicode=True)
     path.parent.mkdir(parents=True, exist_ok=True)

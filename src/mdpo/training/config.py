@@ -70,7 +70,8 @@ class MDPOConfig(TrainingArguments):
         metadata={
             "help": "How the rejected image is made: one of "
             + ", ".join(REJECTED_IMAGE_NAMES)
-            + ". The paper's code keeps a crop of 1 to 20 %% of the area."
+            + ". The paper's code keeps a crop of 1 to 20 %% of the area. Rows with a "
+            "`rejected_images` column use that; `provided` asks it of every row."
         },
     )
     corruption_options: dict[str, Any] | str | None = field(

@@ -42,7 +42,14 @@ def pair_metrics(
     if CHOSEN in scored:
         metrics["rewards/chosen"] = reward(CHOSEN)
         metrics["logps/chosen"] = scored[CHOSEN]
-        floor = next((t.floor for t in objective.active_terms if isinstance(t, Anchor)), 0.0)
+        floor = next(
+            (
+                term.floor
+                for term in objective.active_terms
+                if isinstance(term, Anchor) and term.candidate == CHOSEN and term.side == "above"
+            ),
+            0.0,
+        )
         metrics["rewards/anchor_violations"] = (reward(CHOSEN) < floor).float()
     if REJECTED in scored:
         metrics["rewards/rejected"] = reward(REJECTED)

@@ -14,7 +14,7 @@ from peft import PeftConfig, PeftModel
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
-from transformers import EvalPrediction, PreTrainedModel, Trainer, TrainerCallback
+from transformers import EvalPrediction, PreTrainedModel, Trainer, TrainerCallback, set_seed
 
 from mdpo.data.batch import Batch
 from mdpo.data.collation import PreferenceCollator
@@ -95,11 +95,11 @@ class MDPOTrainer(Trainer):
         processing_class = processing_class or load_processor(name)
         encoder = Encoder(processing_class)
 
+        # Adapters begin at random: the seed of the run decides them too.
+        set_seed(args.seed)
         policy = prepare_policy(model, peft_config, frozen=frozen_parts(args))
         if args.disable_dropout:
             disable_dropout(policy)
-        if args.gradient_checkpointing and args.gradient_checkpointing_kwargs is None:
-            args.gradient_checkpointing_kwargs = {"use_reentrant": False}
         if ref_model is None and not isinstance(policy, PeftModel):
             ref_model = frozen_copy_of(policy)  # pyright: ignore[reportAssignmentType]  # same class
 

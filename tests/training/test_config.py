@@ -1,0 +1,120 @@
+"""Settings: defaults are the paper's, and what no run can use is refused, all at once."""
+
+import json
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import TrainingArguments
+
+from mdpo import MDPOConfig
+from mdpo.objectives import CHOSEN, Anchor, Objective, Preference
+
+
+def config(**settings: Any) -> MDPOConfig:
+    return MDPOConfig(**({"output_dir": "unused", "use_cpu": True} | settings))
+
+
+def test_defaults_are_the_papers() -> None:
+    made = config()
+    objective = made.make_objective()
+    assert [term.name for term in objective.terms] == ["response", "image", "anchor"]
+    assert [term.weight for term in objective.terms] == [1.0, 1.0, 1.0]
+    assert (objective.beta, made.anchor_floor) == (0.1, 0.0)
+    assert (made.learning_rate, made.num_train_epochs) == (1e-5, 3.0)
+    assert made.lr_scheduler_type == "cosine"
+    assert made.warmup_steps == 0.1
+    assert made.per_device_train_batch_size * made.gradient_accumulation_steps == 32
+    assert (made.corruption, made.corruption_options) == ("crop_keep", None)
+
+
+def test_our_own_settings_are_exactly_these() -> None:
+    inherited = {field.name for field in fields(TrainingArguments)}
+    assert {field.name for field in fields(MDPOConfig)} - inherited == {
+        "objective",
+        "beta",
+        "link",
+        "label_smoothing",
+        "anchor_floor",
+        "loss_weights",
+        "sft_weight",
+        "corruption",
+        "corruption_options",
+        "corruption_per_epoch",
+        "image_condition",
+        "image_root",
+        "max_length",
+        "on_bad_row",
+        "disable_dropout",
+        "freeze_vision_tower",
+        "freeze_multi_modal_projector",
+        "freeze_language_model",
+    }
+
+
+def test_settings_reach_the_objective() -> None:
+    made = config(
+        beta=0.3,
+        link="hinge",
+        anchor_floor=0.5,
+        loss_weights=[1.0, 2.0, 3.0, 4.0],
+        sft_weight=0.25,
+    ).make_objective()
+    response, image, anchor, sft = made.terms
+    assert isinstance(response, Preference)
+    assert isinstance(image, Preference)
+    assert isinstance(anchor, Anchor)
+    assert (response.link, image.link, anchor.floor, made.beta) == ("hinge", "hinge", 0.5, 0.3)
+    assert [term.weight for term in (response, image, anchor, sft)] == [1.0, 2.0, 3.0, 4.0]
+    smoothed = config(label_smoothing=0.1).make_objective().terms[0]
+    assert isinstance(smoothed, Preference)
+    assert smoothed.label_smoothing == 0.1
+
+
+def test_an_objective_may_be_given_as_one() -> None:
+    mine = Objective("mine", (Anchor(name="up", candidate=CHOSEN),), beta=0.2)
+    assert config(objective=mine).make_objective() == mine
+    assert config(objective=mine.to_spec()).make_objective() == mine
+    assert config(objective=json.dumps(mine.to_spec())).make_objective() == mine
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"beta": 0.0}, "`beta` must be > 0, got 0.0. The paper uses 0.1."),
+        ({"beta": -1.0}, "`beta` must be > 0"),
+        ({"objective": "mdp"}, "`objective` 'mdp' is unknown. Known: dpo, mdpo"),
+        ({"link": "square"}, "`link` must be one of logsigmoid, hinge, ipo, got 'square'"),
+        ({"label_smoothing": 0.5}, r"`label_smoothing` must be in \[0, 0.5\)"),
+        ({"loss_weights": [1.0]}, r"one weight per term of `mdpo` \(response, image, anchor\)"),
+        ({"loss_weights": [0.0, 0.0, 0.0]}, "must have a term with weight > 0"),
+        ({"sft_weight": -1.0}, "`sft_weight` must be >= 0"),
+        ({"corruption": "crop"}, "`corruption` 'crop' is unknown"),
+        ({"corruption_options": {"area": 1}}, "area"),
+        ({"corruption_options": "{"}, "`corruption_options` must be JSON"),
+        ({"corruption": "provided", "corruption_options": {"a": 1}}, "must be empty for 'provided'"),
+        ({"image_condition": "non"}, "`image_condition` must be one of .* Did you mean 'none'?"),
+        ({"image_condition": "none"}, "leaves objective 'mdpo' no images to compare"),
+        ({"on_bad_row": "drop"}, "`on_bad_row` must be one of error, skip, got 'drop'"),
+        ({"max_length": 1}, "`max_length` must be at least 2, got 1"),
+    ],
+)
+def test_values_no_run_can_use_are_refused(settings: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        config(**settings)
+
+
+def test_all_problems_are_named_at_once() -> None:
+    with pytest.raises(ValueError, match=r"(?s)`beta`.*`corruption`.*`on_bad_row`"):
+        config(beta=0.0, corruption="crop", on_bad_row="drop")
+
+
+def test_settings_beside_a_written_objective_have_no_effect_and_are_refused() -> None:
+    spec = Objective("mine", (Anchor(name="up", candidate=CHOSEN),)).to_spec()
+    with pytest.raises(ValueError, match="`link` has no effect beside a written objective"):
+        config(objective=spec, link="hinge")
+
+
+def test_no_image_control_goes_with_dpo(tmp_path: Path) -> None:
+    assert not config(objective="dpo", image_condition="none").make_objective().needs_image
