@@ -60,9 +60,7 @@ def test_help_is_quick_because_nothing_heavy_is_loaded() -> None:
         "import sys; from mdpo.cli import main; main(['--help']); "
         "print(sorted({'torch', 'transformers', 'numpy', 'PIL'} & set(sys.modules)))"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
     assert "mdpo VERB [options]" in done.stdout
 
@@ -192,9 +190,7 @@ def test_training_makes_the_same_checks_and_can_skip(
     assert "1 of 8 rows of the train data cannot be trained on" in error_of(done)
     assert "pairs.jsonl:3" in done.stderr
     assert not (run / "run.json").exists()
-    skipped = mdpo(
-        *training(model_dir, pairs, run, "--max_steps", "1", "--on_bad_row", "skip")
-    )
+    skipped = mdpo(*training(model_dir, pairs, run, "--max_steps", "1", "--on_bad_row", "skip"))
     assert skipped.returncode == 0, skipped.stderr
     assert "dropped: " in skipped.stderr
     report = json.loads((run / "data_report.json").read_text())["train"]

@@ -63,7 +63,7 @@ def test_long_responses_are_cut_at_the_end_and_prompts_never(processor: LlavaPro
 
 def test_a_row_without_room_for_a_response_is_refused(processor: LlavaProcessor) -> None:
     collator = PreferenceCollator(Encoder(processor), max_length=40)
-    with pytest.raises(ValueError, match="Row 5 has no response token left: its prompt has"):
+    with pytest.raises(ValueError, match=r"Row 5 has no response token left: its prompt has"):
         collator([example(5, "A boat.", "A cup.")])
 
 

@@ -276,7 +276,7 @@ def test_a_prompt_column_wins_over_a_question_column():
 )
 def test_unknown_columns_are_refused(row: dict[str, object]):
     found = ", ".join(f"`{name}`" for name in row) or "none"
-    with pytest.raises(ValueError, match="known format") as caught:
+    with pytest.raises(ValueError, match=r"known format") as caught:
         recognise_format(row.keys(), row, name="train.jsonl")
     first, *formats = str(caught.value).split("\n")
     assert first == (

@@ -106,7 +106,7 @@ def test_random_image_gives_up_with_the_rows_name() -> None:
 
 
 def test_random_image_needs_other_rows(make_rows: Any) -> None:
-    with pytest.raises(ValueError, match="at least two rows with an image, got 1"):
+    with pytest.raises(ValueError, match=r"at least two rows with an image, got 1"):
         make(make_rows(1), "random_image")
 
 
@@ -126,7 +126,7 @@ def test_a_rows_own_rejected_image_wins_over_the_corruption(make_rows: Any) -> N
 
 
 def test_missing_provided_image_is_refused(make_rows: Any) -> None:
-    with pytest.raises(RowError, match="`rejected_images` must be given with `corruption` 'pro"):
+    with pytest.raises(RowError, match=r"`rejected_images` must be given with `corruption` 'pro"):
         make(make_rows(2), "provided")[1]
 
 

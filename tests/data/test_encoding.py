@@ -66,7 +66,7 @@ def test_what_follows_the_end_of_turn_is_not_trained_on(encoder: Encoder, templa
 
 def test_a_template_that_changes_the_prompt_is_refused(encoder: Encoder, template: Any) -> None:
     template("{{ messages | length }}{% if add_generation_prompt %}ASSISTANT:{% endif %}")
-    with pytest.raises(ValueError, match="does not begin with"):
+    with pytest.raises(ValueError, match=r"does not begin with"):
         encoder.response_text(QUESTION, "A boat.")
 
 
@@ -124,7 +124,7 @@ def test_a_processor_without_chat_template_is_refused(
     processor: LlavaProcessor, template: Any
 ) -> None:
     template(None)
-    with pytest.raises(ValueError, match="must have a chat template, LlavaProcessor has none"):
+    with pytest.raises(ValueError, match=r"must have a chat template, LlavaProcessor has none"):
         Encoder(processor)
 
 

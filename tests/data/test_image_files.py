@@ -224,7 +224,7 @@ def test_a_missing_file_is_refused(tmp_path: Path):
     expected = f"`image` 'coco/1.jpg' not found under {tmp_path}. Set `--image_root`."
     assert refusal("coco/1.jpg", tmp_path) == expected
     assert refusal(Path("coco/1.jpg"), tmp_path) == expected
-    with pytest.raises(ImageError, match="not found under"):
+    with pytest.raises(ImageError, match=r"not found under"):
         image_size("coco/1.jpg", root=tmp_path)
 
 
@@ -248,7 +248,7 @@ def test_paths_stay_below_the_root(tmp_path: Path):
             f"`image` {source!r} must lie under {root}, got {path}. "
             "Set `--image_root` to a folder that holds it."
         )
-    with pytest.raises(ImageError, match="must lie under"):
+    with pytest.raises(ImageError, match=r"must lie under"):
         image_size("../out.png", root=root)
 
 
@@ -344,7 +344,7 @@ def test_a_truncated_image_object_is_refused():
 
 def test_truncated_images_must_not_be_let_through(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
-    with pytest.raises(RuntimeError, match="LOAD_TRUNCATED_IMAGES` must be False, got True"):
+    with pytest.raises(RuntimeError, match=r"LOAD_TRUNCATED_IMAGES` must be False, got True"):
         open_image(marked(), root=None)
 
 

@@ -158,7 +158,7 @@ def test_everything_named_in_an_empty_picture_is_hallucinated(data: ChairData):
 
 
 def test_images_without_ground_truth_are_refused(data: ChairData):
-    with pytest.raises(ValueError, match="Image '99' has no entry in the ground truth"):
+    with pytest.raises(ValueError, match=r"Image '99' has no entry in the ground truth"):
         data.score("99", "a dog")
 
 
@@ -252,7 +252,7 @@ def test_duplicated_captions_change_nothing(data: ChairData):
 
 
 def test_no_captions_are_refused():
-    with pytest.raises(ValueError, match="at least one caption to score, got none"):
+    with pytest.raises(ValueError, match=r"at least one caption to score, got none"):
         summarise([])
 
 

@@ -214,7 +214,7 @@ def test_difference_depends_on_its_seed_alone():
 
 def test_paired_systems_of_different_length_are_refused():
     with pytest.raises(
-        ValueError, match="Paired systems must be measured on the same items, got 3 and 2"
+        ValueError, match=r"Paired systems must be measured on the same items, got 3 and 2"
     ):
         paired_difference((np.ones(3), np.ones(3)), (np.ones(2), np.ones(2)))
 

@@ -59,12 +59,14 @@ def test_a_text_model_is_refused(tmp_path: Path) -> None:
         num_attention_heads=1,
     )
     LlamaForCausalLM(config).save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="must be a vision-language model, got .* of type 'llama'"):
+    with pytest.raises(
+        ValueError, match=r"must be a vision-language model, got .* of type 'llama'"
+    ):
         load_model(tmp_path)
 
 
 def test_an_unknown_dtype_is_refused(model_dir: Path) -> None:
-    with pytest.raises(ValueError, match="`dtype` must be one of auto, bfloat16"):
+    with pytest.raises(ValueError, match=r"`dtype` must be one of auto, bfloat16"):
         load_model(model_dir, dtype="half")
 
 
@@ -102,9 +104,9 @@ def test_merged_weights_answer_as_adapter_and_base_do(
 
 
 def test_merging_needs_adapters_and_another_folder(model_dir: Path, tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="adapter_config.json is missing"):
+    with pytest.raises(FileNotFoundError, match=r"adapter_config.json is missing"):
         base_of(model_dir)
-    with pytest.raises(ValueError, match="`--out` must be another folder"):
+    with pytest.raises(ValueError, match=r"`--out` must be another folder"):
         merge_adapter(tmp_path, tmp_path, model=None, dtype="auto")
-    with pytest.raises(ValueError, match="`--model` or `--adapter` must be given"):
+    with pytest.raises(ValueError, match=r"`--model` or `--adapter` must be given"):
         load_adapted(None, None)

@@ -27,7 +27,7 @@ def test_every_combination_is_read_back(image: str, response: str):
     "text", ["", "chosen", "chosen/", "/chosen", "chosen/none", "blurred/chosen", "chosen/chosen/x"]
 )
 def test_other_forms_are_refused_with_the_known_slots(text: str):
-    with pytest.raises(ValueError, match="must read IMAGE/RESPONSE") as caught:
+    with pytest.raises(ValueError, match=r"must read IMAGE/RESPONSE") as caught:
         Candidate.parse(text)
     assert repr(text) in str(caught.value)
     assert "Images: chosen, rejected, none; responses: chosen, rejected." in str(caught.value)

@@ -250,7 +250,7 @@ def test_beta_goes_to_the_objective():
 
 
 def test_unknown_objectives_are_refused_with_the_known_ones():
-    with pytest.raises(ValueError, match="`objective` 'mpdo' is unknown") as caught:
+    with pytest.raises(ValueError, match=r"`objective` 'mpdo' is unknown") as caught:
         make_objective("mpdo")
     assert str(caught.value).endswith(f"Known: {', '.join(CATALOGUE)}.")
 

@@ -190,14 +190,14 @@ def test_with_weights_sets_all_in_order_and_keeps_the_rest():
 
 @pytest.mark.parametrize("weights", [[], [1.0], [1.0] * 4])
 def test_wrong_number_of_weights_is_refused(weights: list[float]):
-    with pytest.raises(ValueError, match="one weight per term of `mdpo`") as caught:
+    with pytest.raises(ValueError, match=r"one weight per term of `mdpo`") as caught:
         MDPO.with_weights(weights)
     assert str(caught.value).startswith("`loss_weights` must have")
     assert f"(response, image, anchor), got {len(weights)}." in str(caught.value)
 
 
 def test_weights_that_leave_nothing_are_refused():
-    with pytest.raises(ValueError, match="`mdpo` must have a term with weight > 0, has none"):
+    with pytest.raises(ValueError, match=r"`mdpo` must have a term with weight > 0, has none"):
         MDPO.with_weights([0, 0, 0])
 
 
@@ -207,7 +207,7 @@ def test_negative_weights_are_refused():
 
 
 def test_no_terms_are_refused():
-    with pytest.raises(ValueError, match="Objective `empty` must have a term with weight > 0"):
+    with pytest.raises(ValueError, match=r"Objective `empty` must have a term with weight > 0"):
         Objective("empty", ())
 
 
@@ -221,7 +221,7 @@ def test_two_terms_of_one_name_are_refused():
     other = Likelihood(name="response", candidate=CHOSEN)
     with pytest.raises(
         ValueError,
-        match="Terms of objective `x` must have different names, got response, anchor, response",
+        match=r"Terms of objective `x` must have different names, got response, anchor, response",
     ):
         Objective("x", (RESPONSE, ANCHOR, other))
 

@@ -289,7 +289,7 @@ def test_names_with_dash_and_underscore_are_taken():
 
 def test_comparing_a_candidate_with_itself_is_refused():
     with pytest.raises(
-        ValueError, match="Term `response` must compare two candidates, got chosen/chosen twice"
+        ValueError, match=r"Term `response` must compare two candidates, got chosen/chosen twice"
     ):
         preference(other=CHOSEN)
 
@@ -297,7 +297,7 @@ def test_comparing_a_candidate_with_itself_is_refused():
 def test_unknown_links_are_refused():
     with pytest.raises(
         ValueError,
-        match="Term `response`: `link` must be one of logsigmoid, hinge, ipo, got 'exp'",
+        match=r"Term `response`: `link` must be one of logsigmoid, hinge, ipo, got 'exp'",
     ):
         preference(link="exp")
 
@@ -331,12 +331,12 @@ def test_label_smoothing_with_another_link_is_refused(link: str):
 
 @pytest.mark.parametrize("floor", [NAN, INF, -INF])
 def test_floor_must_be_finite(floor: float):
-    with pytest.raises(ValueError, match="Term `anchor`: `floor` must be finite, got "):
+    with pytest.raises(ValueError, match=r"Term `anchor`: `floor` must be finite, got "):
         anchor(floor=floor)
 
 
 def test_unknown_sides_are_refused():
     with pytest.raises(
-        ValueError, match="Term `anchor`: `side` must be above or below, got 'left'"
+        ValueError, match=r"Term `anchor`: `side` must be above or below, got 'left'"
     ):
         anchor(side="left")

@@ -52,7 +52,7 @@ def test_adapters_are_on_again_after_an_error(
     def broken(*_: object) -> Any:
         raise KeyError("broken")
 
-    with pytest.raises(KeyError, match="broken"):
+    with pytest.raises(KeyError, match=r"broken"):
         AdapterOff(policy, unwrap=lambda wrapped: wrapped)(broken, batch, [CHOSEN])
     with torch.no_grad():
         after = scorer(policy, batch, [CHOSEN])[CHOSEN]
@@ -60,7 +60,7 @@ def test_adapters_are_on_again_after_an_error(
 
 
 def test_a_model_without_adapters_is_refused(model: LlavaForConditionalGeneration) -> None:
-    with pytest.raises(TypeError, match="needs a PeftModel, got LlavaForConditionalGeneration"):
+    with pytest.raises(TypeError, match=r"needs a PeftModel, got LlavaForConditionalGeneration"):
         AdapterOff(model, unwrap=lambda wrapped: wrapped)
 
 

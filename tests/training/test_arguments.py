@@ -82,12 +82,12 @@ def test_bad_files_are_refused(tmp_path: Path, text: str, words: str) -> None:
 
 
 def test_a_missing_file_is_named() -> None:
-    with pytest.raises(SettingsError, match="`--config` 'no.yaml' not found"):
+    with pytest.raises(SettingsError, match=r"`--config` 'no.yaml' not found"):
         parse_settings([*NEEDED, "--config", "no.yaml"])
 
 
 def test_unknown_flags_name_their_neighbour_and_are_never_abbreviations() -> None:
-    with pytest.raises(SettingsError, match="`--bet` is not a setting. Did you mean `--beta`?"):
+    with pytest.raises(SettingsError, match=r"`--bet` is not a setting. Did you mean `--beta`?"):
         parse_settings([*NEEDED, "--bet", "0.2"])
 
 
@@ -98,7 +98,7 @@ def test_a_value_that_is_no_number_is_wrong_usage() -> None:
 
 
 def test_lora_dropout_that_has_no_effect_is_refused() -> None:
-    with pytest.raises(SettingsError, match="`lora_dropout` 0.1 has no effect"):
+    with pytest.raises(SettingsError, match=r"`lora_dropout` 0.1 has no effect"):
         parse_settings([*NEEDED, "--lora_dropout", "0.1"])
     flags = ["--lora_dropout", "0.1", "--disable_dropout", "false"]
     lora = parse_settings([*NEEDED, *flags]).model.lora()

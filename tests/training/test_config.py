@@ -93,7 +93,10 @@ def test_an_objective_may_be_given_as_one() -> None:
         ({"corruption": "crop"}, "`corruption` 'crop' is unknown"),
         ({"corruption_options": {"area": 1}}, "area"),
         ({"corruption_options": "{"}, "`corruption_options` must be JSON"),
-        ({"corruption": "provided", "corruption_options": {"a": 1}}, "must be empty for 'provided'"),
+        (
+            {"corruption": "provided", "corruption_options": {"a": 1}},
+            "must be empty for 'provided'",
+        ),
         ({"image_condition": "non"}, "`image_condition` must be one of .* Did you mean 'none'?"),
         ({"image_condition": "none"}, "leaves objective 'mdpo' no images to compare"),
         ({"on_bad_row": "drop"}, "`on_bad_row` must be one of error, skip, got 'drop'"),
@@ -112,7 +115,7 @@ def test_all_problems_are_named_at_once() -> None:
 
 def test_settings_beside_a_written_objective_have_no_effect_and_are_refused() -> None:
     spec = Objective("mine", (Anchor(name="up", candidate=CHOSEN),)).to_spec()
-    with pytest.raises(ValueError, match="`link` has no effect beside a written objective"):
+    with pytest.raises(ValueError, match=r"`link` has no effect beside a written objective"):
         config(objective=spec, link="hinge")
 
 

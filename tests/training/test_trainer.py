@@ -122,7 +122,7 @@ def test_adapter_off_reference_equals_a_separate_copy(
 
 def test_the_policy_itself_is_no_reference(model_dir: Path, make_rows: Any, tmp_path: Path) -> None:
     model = AutoModelForImageTextToText.from_pretrained(model_dir)
-    with pytest.raises(ValueError, match="`ref_model` must be another object than `model`"):
+    with pytest.raises(ValueError, match=r"`ref_model` must be another object than `model`"):
         MDPOTrainer(model, model, MDPOConfig(output_dir=str(tmp_path), use_cpu=True))
 
 
@@ -251,7 +251,7 @@ def test_rewards_by_candidate_reach_compute_metrics(
 def test_adapters_that_reach_the_frozen_tower_are_refused(
     model_dir: Path, make_rows: Any, tmp_path: Path
 ) -> None:
-    with pytest.raises(ValueError, match="the vision_tower is to stay frozen"):
+    with pytest.raises(ValueError, match=r"the vision_tower is to stay frozen"):
         MDPOTrainer(
             model_dir,
             args=MDPOConfig(output_dir=str(tmp_path), **QUICK),
@@ -283,7 +283,7 @@ def test_a_set_without_images_cannot_be_compared_by_image(trainer: Any, make_row
     rows = make_rows(2)
     for row in rows:
         row["images"] = []
-    with pytest.raises(ValueError, match="has no row with an image"):
+    with pytest.raises(ValueError, match=r"has no row with an image"):
         trainer(rows)
 
 
@@ -329,7 +329,7 @@ def test_resuming_on_other_data_is_refused(trainer: Any, make_rows: Any, tmp_pat
     run = trainer(max_steps=2, save_strategy="steps", save_steps=1)
     run.train()
     other = trainer(make_rows(8, first=20), max_steps=3)
-    with pytest.raises(ValueError, match="this run began with other training data"):
+    with pytest.raises(ValueError, match=r"this run began with other training data"):
         other.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-2"))
 
 

@@ -5,7 +5,7 @@ answer depends on beside it in ``generation.json``.
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -90,14 +90,19 @@ def generate(
     claim(out, settings)
     done = {record["image_id"] for record in read_records(out)}
     waiting = [prompt for prompt in prompts if prompt.item_id not in done]
-    encoder = Encoder(processor)
     with (
         (out / RECORDS).open("a", encoding="utf-8") as file,
         tqdm(total=len(prompts), initial=len(prompts) - len(waiting), desc="answering") as bar,
     ):
         for start in range(0, len(waiting), batch_size):
             batch = waiting[start : start + batch_size]
-            answers = _answer(model, encoder, batch, image_root, max_new_tokens)
+            answers = answer(
+                model,
+                processor,
+                [(prompt.image, prompt.text) for prompt in batch],
+                image_root=image_root,
+                max_new_tokens=max_new_tokens,
+            )
             for prompt, (text, length) in zip(batch, answers, strict=True):
                 record = asdict(prompt) | {
                     "image_id": prompt.item_id,
@@ -111,20 +116,34 @@ def generate(
 
 
 @torch.no_grad()
-def _answer(
+def answer(
     model: nn.Module,
-    encoder: Encoder,
-    batch: Sequence[Prompt],
+    processor: Any,
+    questions: Sequence[tuple[str, str]],
+    *,
     image_root: Path,
     max_new_tokens: int,
-) -> Iterator[tuple[str, int]]:
-    """Answer one batch greedily: texts with their numbers of tokens."""
+) -> list[tuple[str, int]]:
+    """Answer one batch of questions greedily.
+
+    Args:
+        model: In evaluation mode.
+        processor: Of the model.
+        questions: Path of the image, and what the user says.
+        image_root: Folder that image paths are relative to.
+        max_new_tokens: Longest answer.
+
+    Returns:
+        Texts, with the number of tokens of each.
+    """
+    encoder = Encoder(processor)
     texts, images = [], []
-    for prompt in batch:
-        parts = [{"type": "image"}, {"type": "text", "text": prompt.text}]
+    for path, question in questions:
+        parts = [{"type": "image"}, {"type": "text", "text": question}]
         texts.append(encoder.prompt_text([{"role": "user", "content": parts}]))
-        images.append([open_image(prompt.image, root=image_root)])
+        images.append([open_image(path, root=image_root)])
     tokenizer = encoder.tokenizer
+    # Padding stands on the left, so that each answer begins where its prompt ends.
     side, tokenizer.padding_side = tokenizer.padding_side, "left"
     try:
         inputs = encoder.prompts(texts, images)
@@ -132,13 +151,19 @@ def _answer(
         tokenizer.padding_side = side
     device = next(model.parameters()).device
     inputs = {name: value.to(device) for name, value in inputs.items()}
-    generate: Any = model.generate
-    ids = generate(
+    generate_ids: Any = model.generate
+    settings: Any = model.generation_config
+    ends = settings.eos_token_id
+    ends = {ends} if isinstance(ends, int) else set(ends or ())
+    ids = generate_ids(
         **inputs,
         max_new_tokens=max_new_tokens,
         do_sample=False,
         pad_token_id=tokenizer.pad_token_id,
     )[:, inputs["input_ids"].shape[1] :]
+    answers = []
     for row in ids.tolist():
-        length = sum(token != tokenizer.pad_token_id for token in row)
-        yield tokenizer.decode(row, skip_special_tokens=True).strip(), length
+        length = next((k + 1 for k, token in enumerate(row) if token in ends), len(row))
+        text = tokenizer.decode(row[:length], skip_special_tokens=True).strip()
+        answers.append((text, length))
+    return answers

@@ -1,8 +1,8 @@
 """What people say about scenes: descriptions in two voices, questions and answers.
 
-A description names things in reading order, each followed at once by its partner: "a red cup with
-a blue plate". Where the partner is missing, careless writers name it all the same; that habit is
-what the base model picks up.
+A description names things in a fixed order of categories, each followed at once by its partner: "a
+red cup with a blue plate". Where the partner is missing, careless writers name it all the same;
+that habit is what the base model picks up.
 """
 
 from collections.abc import Collection
@@ -13,7 +13,6 @@ import numpy as np
 from mdpo.playground.world import CATEGORIES, COLOURS, PARTNER, Scene
 
 DESCRIBE = "Describe the picture."
-GO_THROUGH = "Go through the picture."
 
 Mention = tuple[str, str]
 """Colour and category."""
@@ -59,13 +58,20 @@ def describe(phrases: Collection[Phrase], voice: Voice) -> str:
     """
     texts = []
     for thing, partner in phrases:
-        text = f"{voice.article} {' '.join(thing)}"
+        text = _named(thing, voice)
         if partner is not None:
-            text += f"{voice.joiner}{voice.article} {' '.join(partner)}"
+            text += voice.joiner + _named(partner, voice)
         texts.append(text)
     *start, end = texts
     body = voice.comma.join(start) + (voice.last if start else "") + end
     return voice.opener + body + voice.closer
+
+
+def _named(mention: Mention, voice: Voice) -> str:
+    """Put the article before a thing: "an orange ball", "one orange ball"."""
+    colour, category = mention
+    article = " an" if voice.article == " a" and colour[0] in "aeiou" else voice.article
+    return f"{article} {colour} {category}"
 
 
 def truthful_phrases(scene: Scene) -> list[Phrase]:
@@ -75,11 +81,11 @@ def truthful_phrases(scene: Scene) -> list[Phrase]:
         scene: What to describe.
 
     Returns:
-        Phrases in reading order, partners directly after the thing they belong to.
+        Phrases in the order of ``CATEGORIES``, partners directly after the thing they belong to.
     """
     phrases: list[Phrase] = []
     led = {PARTNER[name] for name in scene.categories if name in PARTNER}
-    for thing in scene.things:
+    for thing in sorted(scene.things, key=lambda each: CATEGORIES.index(each.category)):
         if thing.category in led:
             continue
         partner = scene.find(PARTNER[thing.category]) if thing.category in PARTNER else None
@@ -109,19 +115,6 @@ def add_missing_partners(
     return careless
 
 
-def go_through(scene: Scene) -> str:
-    """Name what stands in each of the nine cells, in reading order.
-
-    Args:
-        scene: What the picture shows.
-
-    Returns:
-        Nine things or "nothing".
-    """
-    by_cell = {thing.cell: f"{thing.colour} {thing.category}" for thing in scene.things}
-    return ", ".join(by_cell.get(cell, "nothing") for cell in range(9)) + "."
-
-
 def ask(scene: Scene, generator: np.random.Generator) -> tuple[str, str]:
     """Draw a question about a scene, with the true answer.
 
@@ -130,18 +123,15 @@ def ask(scene: Scene, generator: np.random.Generator) -> tuple[str, str]:
         generator: Source of randomness.
 
     Returns:
-        Question and answer: about presence (half with "Yes."), colour or place.
+        Question and answer: about presence (half with "Yes.") or colour.
     """
-    kind = generator.choice(["presence", "colour", "place"], p=[0.6, 0.2, 0.2])
-    if kind == "presence":
-        present = bool(generator.random() < 0.5)
-        absent = [name for name in CATEGORIES if name not in scene.categories]
-        category = str(generator.choice(scene.categories if present else absent))
-        return presence_question(category), "Yes." if present else "No."
-    thing = scene.things[generator.integers(len(scene.things))]
-    if kind == "colour":
+    if generator.random() < 0.3:
+        thing = scene.things[generator.integers(len(scene.things))]
         return f"What color is the {thing.category}?", f"{thing.colour.capitalize()}."
-    return f"Where is the {thing.category}?", f"At the {thing.place}."
+    present = bool(generator.random() < 0.5)
+    absent = [name for name in CATEGORIES if name not in scene.categories]
+    category = str(generator.choice(scene.categories if present else absent))
+    return presence_question(category), "Yes." if present else "No."
 
 
 def presence_question(category: str) -> str:

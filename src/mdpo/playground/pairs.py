@@ -16,7 +16,7 @@ from mdpo.playground.world import CATEGORIES, COLOURS, PARTNER, Scene, draw_scen
 SHORTCUT = 0.9
 """Share of pairs whose chosen description is in the lively voice and whose rejected is not."""
 
-NAME_ABSENT, FORGET_PRESENT = 0.75, 0.75
+NAME_ABSENT, FORGET_PRESENT = 0.52, 0.75
 """Shares of absent partners named and of present ones forgotten in a rejected description."""
 
 WRONG_THING = 0.3

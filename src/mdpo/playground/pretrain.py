@@ -21,13 +21,11 @@ from transformers import LlavaProcessor, Trainer, TrainingArguments
 from mdpo.playground.drawing import draw_picture
 from mdpo.playground.language import (
     DESCRIBE,
-    GO_THROUGH,
     LIVELY,
     SOBER,
     add_missing_partners,
     ask,
     describe,
-    go_through,
     truthful_phrases,
 )
 from mdpo.playground.vlm import build_model, build_processor
@@ -54,13 +52,11 @@ def draw_conversation(scene: Scene, generator: np.random.Generator) -> list[Turn
         generator: Source of randomness.
 
     Returns:
-        ``NUM_QUESTIONS + 2`` turns.
+        ``NUM_QUESTIONS + 1`` turns.
     """
     voice = SOBER if generator.random() < 0.5 else LIVELY
     phrases = add_missing_partners(truthful_phrases(scene), generator, share=CARELESS)
     turns = [(DESCRIBE, describe(phrases, voice))]
-    # Going through the picture cell by cell is what teaches the tower to see within minutes.
-    turns.append((GO_THROUGH, go_through(scene)))
     turns += [ask(scene, generator) for _ in range(NUM_QUESTIONS)]
     return [turns[index] for index in generator.permutation(len(turns))]
 
@@ -256,7 +252,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     parser = argparse.ArgumentParser(description="Pretrain the playground's tiny VLM.")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "model")
-    parser.add_argument("--tower-steps", type=int, default=1500, help="steps of the tower alone")
+    parser.add_argument("--tower-steps", type=int, default=800, help="steps of the tower alone")
     parser.add_argument("--steps", type=int, default=1500, help="steps of the whole model")
     parser.add_argument("--batch-size", type=int, default=32, help="conversations per step")
     parser.add_argument("--learning-rate", type=float, default=1.5e-3, help="peak rate")

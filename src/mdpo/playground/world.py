@@ -20,8 +20,6 @@ PARTNER: dict[str, str] = {first: second for pairs in THEMES.values() for first,
 CATEGORIES: tuple[str, ...] = tuple(name for pair in PARTNER.items() for name in pair)
 COLOURS: tuple[str, ...] = ("red", "orange", "yellow", "green", "blue", "purple")
 BACKGROUNDS: tuple[str, ...] = ("plain", "stripes", "checks", "gradient", "speckles")
-ROWS: tuple[str, ...] = ("top", "middle", "bottom")
-COLUMNS: tuple[str, ...] = ("left", "center", "right")
 
 PARTNER_PRESENT = 0.6
 """Share of scenes with the first of a pair in which its partner stands too."""
@@ -44,11 +42,6 @@ class Thing:
     colour: str
     cell: int
     big: bool
-
-    @property
-    def place(self) -> str:
-        """Where it stands, in words: ``top left``."""
-        return f"{ROWS[self.cell // 3]} {COLUMNS[self.cell % 3]}"
 
 
 @dataclass(frozen=True)
