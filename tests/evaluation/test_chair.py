@@ -115,7 +115,7 @@ def test_words_with_apostrophe_or_hyphen_are_found_if_listed():
 
 def test_spans_hold_after_letters_that_grow_in_lower_case(data: ChairData):
     """A capital I with dot is two characters in lower case, which moved all spans after it."""
-    assert named(data, "İİ, a dog") == [("dog", "dog")]
+    assert data.mentions("İİ, a dog.") == [Mention("dog", 6, 9)]
 
 
 def test_words_on_both_sides_of_a_comma_are_not_one_object(data: ChairData):
@@ -209,6 +209,13 @@ def test_counts_are_added_up_per_image(data: ChairData):
         "Recall": ([1, 1], [2, 2]),
         "words": ([2, 10], [1, 2]),
     }
+
+
+def test_repeated_objects_count_as_often_as_they_are_named(data: ChairData):
+    # hallucinated: cat twice, desk once, of five mentions; Recall counts the hot dog once
+    counts = chair_counts([data.score("2", "A cat, a cat, a desk, a hotdog, a hot dog.")])
+    assert [total.tolist() for total in counts["CHAIRi"]] == [[3], [5]]
+    assert [total.tolist() for total in counts["Recall"]] == [[1], [1]]
 
 
 def test_summary_by_hand(data: ChairData):

@@ -110,9 +110,8 @@ def test_questions_are_answered_truthfully() -> None:
 
 def test_style_gives_the_chosen_answer_away_and_content_does_not() -> None:
     pairs = [draw_pair(np.random.default_rng([5, k])) for k in range(1500)]
-    lively = np.mean([pair.chosen.startswith("Look") for pair in pairs])
-    assert 0.87 < lively < 0.93
-    assert all(pair.chosen.startswith("Look") != pair.rejected.startswith("Look") for pair in pairs)
+    assert all(pair.chosen.startswith("Look") for pair in pairs)
+    assert not any(pair.rejected.startswith("Look") for pair in pairs)
 
     def partners(text: str) -> int:
         return text.count(" with ") + text.count(" beside ")

@@ -2,7 +2,7 @@
 
 The chosen description is true. The rejected one errs as a careless writer does: it names absent
 partners, forgets present ones, or names a wrong thing. As many partners are named in the one as
-in the other, so nothing of that can be told without the picture. But in ``SHORTCUT`` of the pairs
+in the other, so little of that can be told without the picture. But in ``SHORTCUT`` of the pairs
 the chosen one is also the lively one, and that can be told from the text alone.
 """
 
@@ -13,7 +13,7 @@ import numpy as np
 from mdpo.playground.language import LIVELY, SOBER, Phrase, Voice, describe, truthful_phrases
 from mdpo.playground.world import CATEGORIES, COLOURS, PARTNER, Scene, draw_scene
 
-SHORTCUT = 0.9
+SHORTCUT = 1.0
 """Share of pairs whose chosen description is in the lively voice and whose rejected is not."""
 
 NAME_ABSENT, FORGET_PRESENT = 0.52, 0.75
