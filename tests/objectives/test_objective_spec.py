@@ -126,13 +126,13 @@ def test_null_stands_for_the_default_of_a_term():
             "`7` is not a key of the objective. Known: name, beta, terms.",
         ),
         (
-            spec_with(wieght=2),
-            "`wieght` is not a key of a term of kind preference. Did you mean `weight`? "
+            spec_with(weights=2),
+            "`weights` is not a key of a term of kind preference. Did you mean `weight`? "
             "Known: kind, name, preferred, other, weight, link, label_smoothing, beta.",
         ),
         (
-            {"terms": [{"kind": "anchor", "name": "a", "candidate": "chosen/chosen", "flor": 1}]},
-            "`flor` is not a key of a term of kind anchor. Did you mean `floor`? "
+            {"terms": [{"kind": "anchor", "name": "a", "candidate": "chosen/chosen", "floors": 1}]},
+            "`floors` is not a key of a term of kind anchor. Did you mean `floor`? "
             "Known: kind, name, candidate, floor, side, weight, link, beta.",
         ),
         (

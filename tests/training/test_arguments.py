@@ -18,14 +18,14 @@ def write(folder: Path, text: str) -> str:
 
 def test_flag_beats_file_beats_default(tmp_path: Path) -> None:
     path = write(tmp_path, "beta: 0.2\nanchor_floor: 0.5\nlora_r: 8\n")
-    training, model, data = parse_settings([*NEEDED, "--config", path, "--beta", "0.3"])
+    training, model, data, _ = parse_settings([*NEEDED, "--config", path, "--beta", "0.3"])
     assert (training.beta, training.anchor_floor, training.link) == (0.3, 0.5, "logsigmoid")
     assert (model.lora_r, model.lora_alpha, data.dataset_name) == (8, 128, "d")
 
 
 def test_required_settings_may_stand_in_the_file(tmp_path: Path) -> None:
     path = write(tmp_path, "model_name_or_path: m\ndataset_name: d\noutput_dir: o\nuse_cpu: true\n")
-    training, model, data = parse_settings(["--config", path])
+    training, model, data, _ = parse_settings(["--config", path])
     assert (training.output_dir, model.model_name_or_path, data.dataset_name) == ("o", "m", "d")
 
 
@@ -58,7 +58,7 @@ def test_structured_settings_come_from_file_and_flag(tmp_path: Path) -> None:
 
 def test_false_is_false(tmp_path: Path) -> None:
     path = write(tmp_path, "use_peft: false\nfreeze_vision_tower: false\n")
-    training, model, _ = parse_settings([*NEEDED, "--config", path])
+    training, model, _, _ = parse_settings([*NEEDED, "--config", path])
     assert (training.freeze_vision_tower, model.use_peft) == (False, False)
     assert model.lora() is None
     assert parse_settings([*NEEDED, "--use_peft", "false"]).model.use_peft is False
@@ -123,10 +123,12 @@ def test_the_written_file_repeats_the_run(tmp_path: Path) -> None:
     assert second.data == first.data
     ours, theirs = first.training.to_dict(), second.training.to_dict()
     differing = {key for key in ours if ours[key] != theirs[key]}
-    assert differing <= {"resume_from_checkpoint", "logging_dir"}
+    assert differing <= {"resume_from_checkpoint"}
     written = (tmp_path / "config.yaml").read_text()
     assert "beta: 0.3" in written
+    assert "logging_steps: 500" in written
     assert "label_smoothing" not in written
+    assert "resume_from_checkpoint" not in written
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)

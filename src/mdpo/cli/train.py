@@ -53,7 +53,7 @@ def train(settings: Any) -> int:
     from mdpo.training.arguments import write_settings
     from mdpo.training.trainer import MDPOTrainer
 
-    training, model, data = settings
+    training, model, data, _ = settings
     train_rows = load_raw(
         data.dataset_name,
         split=data.dataset_train_split,

@@ -54,7 +54,9 @@ def read_prompts(folder: Path) -> list[Prompt]:
             "(path below the folder) and `prompt`."
         )
     prompts = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(
+        path.read_text(encoding="utf-8").rstrip("\n").split("\n"), start=1
+    ):
         row = json.loads(line)
         if missing := [name for name in ("image_id", "image", "prompt") if name not in row]:
             raise ValueError(f"{path}:{number}: `{missing[0]}` is missing.")

@@ -104,11 +104,19 @@ class DataSettings:
 
 
 class Settings(NamedTuple):
-    """All settings of a run."""
+    """All settings of a run.
+
+    Attributes:
+        training: Of the run itself.
+        model: Of the model.
+        data: Of the data.
+        given: Names of those that stood in the file or on the command line.
+    """
 
     training: MDPOConfig
     model: ModelSettings
     data: DataSettings
+    given: frozenset[str]
 
 
 SECTIONS = (MDPOConfig, ModelSettings, DataSettings)
@@ -130,6 +138,7 @@ def parse_settings(arguments: Sequence[str]) -> Settings:
     outer.add_argument("--config", type=Path)
     given, flags = outer.parse_known_args(arguments)
     parser = HfArgumentParser(SECTIONS, allow_abbrev=False, prog="mdpo train", add_help=False)  # pyright: ignore[reportArgumentType]
+    values: dict[str, Any] = {}
     if given.config is not None:
         values = _read_file(given.config)
         # As defaults of the parser, text values still pass through each flag's type: PyYAML reads
@@ -138,7 +147,7 @@ def parse_settings(arguments: Sequence[str]) -> Settings:
         for action in parser._actions:
             if action.dest in values:
                 action.required = False
-    _refuse_unknown_flags(flags)
+    names = frozenset(values) | _names_of(flags)
     try:
         parsed = parser.parse_args_into_dataclasses(flags, look_for_args_file=False)
     except ValueError as error:
@@ -149,29 +158,25 @@ def parse_settings(arguments: Sequence[str]) -> Settings:
             f"`lora_dropout` {model.lora_dropout} has no effect with `disable_dropout` true. "
             "Set one of the two."
         )
-    return Settings(training, model, data)
+    return Settings(training, model, data, names)
 
 
 def write_settings(path: Path, settings: Settings) -> None:
-    """Write every setting that differs from its default, so that the file repeats the run.
+    """Write every setting that the user gave, so that the file repeats the run.
 
     Args:
         path: Of the YAML file.
         settings: Of the run.
     """
-    written: dict[str, Any] = {}
-    # `TrainingArguments` fills some settings in itself: compare with one it has filled in.
-    default = MDPOConfig(output_dir="", use_cpu=settings.training.use_cpu)
-    for section in settings:
-        for each in fields(section):
-            # A run that repeats this one begins at its beginning.
-            if not each.init or each.name in ("resume_from_checkpoint", "logging_dir", "run_name"):
-                continue
-            value = getattr(section, each.name)
-            usual = getattr(default, each.name) if section is settings.training else each.default
-            if value != usual or each.name == "use_cpu":
-                written[each.name] = _plain(value)
-    text = yaml.safe_dump(written, sort_keys=False, allow_unicode=True)
+    sections = (settings.training, settings.model, settings.data)
+    values = {
+        each.name: _plain(getattr(section, each.name))
+        for section in sections
+        for each in fields(section)
+        # A run that repeats this one begins at its beginning.
+        if each.name in settings.given and each.name != "resume_from_checkpoint"
+    }
+    text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(f"# Repeats the run: mdpo train --config {path.name}\n{text}", "utf-8")
 
@@ -223,17 +228,20 @@ def _read_file(path: Path) -> dict[str, Any]:
     return checked
 
 
-def _refuse_unknown_flags(flags: Sequence[str]) -> None:
-    """Refuse flags that no setting has, naming the nearest."""
-    known = _known()
+def _names_of(flags: Sequence[str]) -> frozenset[str]:
+    """Read which settings flags set; refuse flags that no setting has, naming the nearest."""
+    known, names = _known(), set()
     for flag in flags:
-        # A negative number is a value, not a flag.
         if not flag.startswith("--"):
             continue
         name = flag[2:].split("=", 1)[0].replace("-", "_")
-        if name not in known and name.removeprefix("no_") not in known:
+        if name not in known and name.removeprefix("no_") in known:
+            name = name.removeprefix("no_")
+        if name not in known:
             hint = "".join(f" Did you mean `--{m}`?" for m in get_close_matches(name, known, n=1))
             raise SettingsError(f"`{flag}` is not a setting.{hint}")
+        names.add(name)
+    return frozenset(names)
 
 
 def _known() -> dict[str, Any]:
