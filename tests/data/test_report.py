@@ -16,7 +16,8 @@ from mdpo.data.sources import load_raw
 
 
 def check(rows: list[dict[str, Any]], **settings: Any) -> DataReport:
-    return check_rows(Rows(load_raw(rows)), **({"image_root": None} | settings))
+    given: dict[str, Any] = {"image_root": None} | settings
+    return check_rows(Rows(load_raw(rows)), **given)
 
 
 def messages(report: DataReport) -> list[str]:

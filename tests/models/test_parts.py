@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -82,7 +83,7 @@ def save_adapter(model_dir: Path, folder: Path) -> None:
         target_modules=linear_targets(base, find_parts(base), {"language_model"}),
         init_lora_weights=False,
     )
-    get_peft_model(base, config).save_pretrained(folder)
+    get_peft_model(base, config).save_pretrained(str(folder))
 
 
 def test_merged_weights_answer_as_adapter_and_base_do(
@@ -95,7 +96,8 @@ def test_merged_weights_answer_as_adapter_and_base_do(
     assert isinstance(adapted, PeftModel)
     merged = AutoModelForImageTextToText.from_pretrained(tmp_path / "merged").eval()
     base = AutoModelForImageTextToText.from_pretrained(model_dir).eval()
-    inputs = processor(text=["USER: hi ASSISTANT:"], return_tensors="pt")
+    arguments: dict[str, Any] = {"text": ["USER: hi ASSISTANT:"], "return_tensors": "pt"}
+    inputs = processor(**arguments)
     with torch.no_grad():
         with_adapter = adapted(**inputs).logits
         torch.testing.assert_close(merged(**inputs).logits, with_adapter, rtol=1e-4, atol=1e-4)

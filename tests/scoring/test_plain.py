@@ -53,7 +53,8 @@ def naive_logps(
             text_parts = [p for p in prompt[0]["content"] if p["type"] == "text"]
             prompt = [{"role": "user", "content": text_parts}]
         text = processor.apply_chat_template(prompt, add_generation_prompt=True)
-        inputs = processor(text=[text], images=images or None, return_tensors="pt")
+        given: dict[str, Any] = {"images": images or None, "return_tensors": "pt"}
+        inputs = processor(text=[text], **given)
         response = example["chosen" if candidate.response == "chosen" else "rejected"]
         ids = processor.tokenizer(f" {response}</s>", add_special_tokens=False).input_ids
         whole = torch.cat([inputs["input_ids"], torch.tensor([ids])], dim=1)

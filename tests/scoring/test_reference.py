@@ -49,7 +49,7 @@ def test_adapters_are_on_again_after_an_error(
     with torch.no_grad():
         before = scorer(policy, batch, [CHOSEN])[CHOSEN]
 
-    def broken(*_: object) -> Any:
+    def broken(model: object, batch: object, candidates: object) -> Any:
         raise KeyError("broken")
 
     with pytest.raises(KeyError, match=r"broken"):

@@ -39,9 +39,10 @@ def trainer(model_dir: Path, make_rows: Any, tmp_path: Path) -> Callable[..., MD
     def make(rows: Any = None, *, lora: bool = True, **settings: Any) -> MDPOTrainer:
         given = {key: settings.pop(key) for key in ("ref_model", "model") if key in settings}
         rows = make_rows(8) if rows is None else rows
+        quick: dict[str, Any] = {"output_dir": str(tmp_path / "run")} | QUICK | settings
         return MDPOTrainer(
             given.pop("model", model_dir),
-            args=MDPOConfig(**({"output_dir": str(tmp_path / "run")} | QUICK | settings)),
+            args=MDPOConfig(**quick),
             train_dataset=rows,
             eval_dataset=rows,
             peft_config=copy.deepcopy(LORA) if lora else None,
@@ -215,7 +216,7 @@ def test_dropout_is_off_in_the_policy(trainer: Any, model_dir: Path) -> None:
         part.attention_dropout = 0.5
     for module in model.modules():
         if hasattr(module, "attention_dropout"):
-            module.attention_dropout = 0.5
+            setattr(module, "attention_dropout", 0.5)  # noqa: B010 - no declared attribute
     noisy = trainer(model=copy.deepcopy(model), disable_dropout=False)
     calm = trainer(model=model)
     for run, is_random in ((noisy, True), (calm, False)):

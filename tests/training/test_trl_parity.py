@@ -68,6 +68,7 @@ def test_losses_and_gradients_equal_trl(model_dir: Path, make_rows: Any, tmp_pat
         their_loss.backward()
     compared = 0
     their_gradients = dict(theirs.model.named_parameters())
+    assert ours.model is not None
     for name, parameter in ours.model.named_parameters():
         if parameter.grad is not None:
             expected = their_gradients[name].grad
@@ -78,7 +79,9 @@ def test_losses_and_gradients_equal_trl(model_dir: Path, make_rows: Any, tmp_pat
 
 def our_loss(run: MDPOTrainer, index: int) -> torch.Tensor:
     assert run.train_dataset is not None
-    loss = run.compute_loss(run.model, run.data_collator([run.train_dataset[index]]))
+    assert run.model is not None
+    batch: Any = run.data_collator([run.train_dataset[index]])
+    loss = run.compute_loss(run.model, batch)
     assert isinstance(loss, torch.Tensor)
     return loss
 
