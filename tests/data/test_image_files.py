@@ -12,7 +12,7 @@ import pytest
 from PIL import Image, ImageFile
 
 from mdpo.data.images import ImageError, image_size, open_image
-from mdpo.data.rows import ImageSource
+from mdpo.data.rows import ImageSource, shown
 
 RED, WHITE = (255, 0, 0), (255, 255, 255)
 
@@ -245,7 +245,7 @@ def test_paths_stay_below_the_root(tmp_path: Path):
     for source in ("../out.png", str(outside), "link.png", "x/../../out.png", "/etc/passwd"):
         path = Path("/etc/passwd").resolve() if "etc" in source else outside.resolve()
         assert refusal(source, root) == (
-            f"`image` {source!r} must lie under {root}, got {path}. "
+            f"`image` {shown(source)} must lie under {root}, got {path}. "
             "Set `--image_root` to a folder that holds it."
         )
     with pytest.raises(ImageError, match=r"must lie under"):

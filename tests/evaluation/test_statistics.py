@@ -165,14 +165,14 @@ def test_difference_is_first_less_second():
     first = (np.array([3.0, 1.0]), np.array([4.0, 4.0]))
     second = (np.array([1.0, 0.0]), np.array([2.0, 2.0]))
     # 4/8 - 1/4, in percent
-    assert paired_difference(first, second, scale=100).value == pytest.approx(25.0)
-    assert paired_difference(second, first, scale=100).value == pytest.approx(-25.0)
+    assert paired_difference(first, second, scale=100.0).value == pytest.approx(25.0)
+    assert paired_difference(second, first, scale=100.0).value == pytest.approx(-25.0)
 
 
 def test_interval_of_a_difference_by_hand():
     # pairs differ by 0 or 1 only: samples of two have mean 0, 1/2 or 1
     first, second = (np.array([5.0, 8.0]), np.ones(2)), (np.array([5.0, 7.0]), np.ones(2))
-    assert paired_difference(first, second, scale=10) == Estimate(5.0, 0.0, 10.0, 2)
+    assert paired_difference(first, second, scale=10.0) == Estimate(5.0, 0.0, 10.0, 2)
 
 
 def test_identical_systems_differ_by_exactly_nothing():

@@ -111,11 +111,11 @@ def summarise_rewards(rewards: list[PairRewards], *, seed: int = 0) -> dict[str,
         return ratio_of_sums(values.astype(float), np.ones(len(values)), scale=scale, seed=seed)
 
     return {
-        "rewards/accuracies": mean(margins > 0, 100),
-        "rewards/image_accuracies": mean(image_margins > 0, 100),
-        "rewards/margins": mean(margins, 1),
-        "rewards/image_margins": mean(image_margins, 1),
-        "rewards/chosen": mean(np.array([each.chosen for each in rewards]), 1),
+        "rewards/accuracies": mean(margins > 0, 100.0),
+        "rewards/image_accuracies": mean(image_margins > 0, 100.0),
+        "rewards/margins": mean(margins, 1.0),
+        "rewards/image_margins": mean(image_margins, 1.0),
+        "rewards/chosen": mean(np.array([each.chosen for each in rewards]), 1.0),
     }
 
 
