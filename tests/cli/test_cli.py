@@ -67,7 +67,7 @@ def test_help_is_quick_because_nothing_heavy_is_loaded() -> None:
 
 def test_status_2_for_wrong_usage() -> None:
     assert mdpo().returncode == 2
-    assert mdpo("trian").returncode == 2
+    assert mdpo("fly").returncode == 2
     assert mdpo("merge").returncode == 2
     assert mdpo("--version").returncode == 0
 
