@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
@@ -272,6 +273,18 @@ def test_generate_and_score(model_dir: Path, tmp_path: Path, make_picture: Any) 
     other = mdpo(*words, "--max-new-tokens", "7")
     assert other.returncode == 1
     assert "Take another folder" in error_of(other)
+
+    # other weights in the same folder do not pass for those that gave the answers
+    moved = tmp_path / "moved"
+    shutil.copytree(model_dir, moved)
+    words[words.index(model_dir)] = moved
+    other_run = [tmp_path / "other" if word == run else word for word in words]
+    assert mdpo(*other_run, "--max-new-tokens", "6").returncode == 0
+    weights = load_file(moved / "model.safetensors")
+    save_file({name: 1.01 * value for name, value in weights.items()}, moved / "model.safetensors")
+    changed = mdpo(*other_run, "--max-new-tokens", "6")
+    assert changed.returncode == 1
+    assert "holds answers made with `weights`" in error_of(changed)
 
     done = mdpo("score", "chair", run, "--data", data, "--out", run)
     assert done.returncode == 0, done.stderr

@@ -15,7 +15,7 @@ from transformers import (
     LlavaProcessor,
 )
 
-from mdpo.models.adapted import base_of, load_adapted, merge_adapter
+from mdpo.models.adapted import base_of, load_adapted, merge_adapter, weights_fingerprint
 from mdpo.models.loading import load_model
 from mdpo.models.parts import find_parts, linear_targets
 
@@ -103,6 +103,19 @@ def test_merged_weights_answer_as_adapter_and_base_do(
         torch.testing.assert_close(merged(**inputs).logits, with_adapter, rtol=1e-4, atol=1e-4)
         assert (base(**inputs).logits - with_adapter).abs().max() > 0.01
     assert (tmp_path / "merged" / "chat_template.jinja").exists()
+
+
+def test_the_fingerprint_is_that_of_the_weights(model_dir: Path, tmp_path: Path) -> None:
+    first = weights_fingerprint(model_dir)
+    assert weights_fingerprint(str(model_dir)) == first
+    model = AutoModelForImageTextToText.from_pretrained(model_dir)
+    model.save_pretrained(tmp_path / "same")
+    with torch.no_grad():
+        next(model.parameters()).flatten()[0] += 1
+    model.save_pretrained(tmp_path / "other")
+    assert weights_fingerprint(tmp_path / "same") == first
+    assert weights_fingerprint(tmp_path / "other") != first
+    assert weights_fingerprint("owner/name") == "owner/name"
 
 
 def test_merging_needs_adapters_and_another_folder(model_dir: Path, tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ def run(arguments: Sequence[str]) -> int:
     parser.add_argument("--device", default="cpu", help="cpu, cuda, ... (default: cpu)")
     values = parser.parse_args(arguments)
     from mdpo.evaluation.generation import generate, read_prompts
-    from mdpo.models.adapted import load_adapted
+    from mdpo.models.adapted import load_adapted, weights_fingerprint
     from mdpo.models.loading import load_processor
 
     prompts = read_prompts(values.data)
@@ -49,6 +49,9 @@ def run(arguments: Sequence[str]) -> int:
             "suite": values.suite,
             "model": values.model and str(values.model),
             "adapter": values.adapter and str(values.adapter),
+            "weights": [
+                weights_fingerprint(each) for each in (values.model, values.adapter) if each
+            ],
             "dtype": values.dtype,
         },
         batch_size=values.batch_size,

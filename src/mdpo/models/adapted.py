@@ -1,5 +1,6 @@
 """Load what was trained: a model, or adapters on their base; and fold adapters in."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -25,6 +26,26 @@ def base_of(adapter: Path) -> str:
     if not path.exists():
         raise FileNotFoundError(f"{adapter} holds no adapters: adapter_config.json is missing.")
     return str(json.loads(path.read_text(encoding="utf-8"))["base_model_name_or_path"])
+
+
+def weights_fingerprint(name: str | Path) -> str:
+    """Hash the weights in a folder, so that answers can be told by the weights that gave them.
+
+    Args:
+        name: Folder of a model or of adapters, or a hub id.
+
+    Returns:
+        Hash of all safetensors files; for a hub id the id itself.
+    """
+    files = sorted(Path(name).glob("*.safetensors"))
+    if not files:
+        return str(name)
+    digest = hashlib.blake2b(digest_size=16)
+    for path in files:
+        with path.open("rb") as file:
+            while block := file.read(1 << 24):
+                digest.update(block)
+    return digest.hexdigest()
 
 
 def load_adapted(

@@ -8,6 +8,7 @@ import contextlib
 import json
 import multiprocessing
 import os
+import shutil
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -63,6 +64,9 @@ def run_demo(out: Path, *, seeds: Sequence[int], workers: int, extra: Sequence[s
     started = time.monotonic()
     playground = out / "playground"
     write_playground(playground)
+    # What an earlier demo left must not pass for the results of this one.
+    for system, seed in [("base", 0), *((m, s) for m in METHODS for s in seeds)]:
+        shutil.rmtree(run_folder(out, system, seed), ignore_errors=True)
     jobs = [evaluation_job(out, "base", seeds[0])]
     jobs += [training_job(out, method, seed, extra=extra) for seed in seeds for method in METHODS]
     seconds = run_jobs(jobs, workers=workers)
