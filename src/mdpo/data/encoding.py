@@ -104,12 +104,12 @@ class Encoder:
             Token ids, the end of the turn included.
         """
         prompt, text = self.prompt_text(messages), self.response_text(messages, response)
-        prompt_ids, whole_ids = self._ids(prompt), self._ids(prompt + text)
+        prompt_ids, whole_ids = self.token_ids(prompt), self.token_ids(prompt + text)
         # A tokenizer may join the last character of the prompt with the first of the response. At
         # inference the prompt stands alone, so then the response is tokenized apart as well.
         if whole_ids[: len(prompt_ids)] == prompt_ids:
             return whole_ids[len(prompt_ids) :]
-        return self._ids(text)
+        return self.token_ids(text)
 
     def prompts(self, texts: Sequence[str], images: Sequence[Sequence[Image.Image]]) -> Inputs:
         """Tokenize rendered prompts and process their images.
@@ -132,7 +132,7 @@ class Encoder:
         )
         return dict(features)
 
-    def _ids(self, text: str) -> list[int]:
+    def token_ids(self, text: str) -> list[int]:
         """Tokenize without adding anything."""
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
 
@@ -160,12 +160,13 @@ class TokenCounter:
             Number of tokens.
         """
         text = self.encoder.prompt_text(row.prompt)
+        num_unexpanded = len(self.encoder.token_ids(text))
         key = tuple(sizes)
         if key not in self._expansion:
             blanks = [Image.new("RGB", size) for size in sizes]
             expanded = self.encoder.prompts([text], [blanks])["input_ids"].shape[1]
-            self._expansion[key] = expanded - len(self.encoder._ids(text))
-        return len(self.encoder._ids(text)) + self._expansion[key]
+            self._expansion[key] = expanded - num_unexpanded
+        return num_unexpanded + self._expansion[key]
 
     def response_length(self, row: PreferenceRow, response: str) -> int:
         """Count the tokens of a response, the end of the turn included.

@@ -2,19 +2,16 @@
 
 The chosen description is true. The rejected one errs as a careless writer does: it names absent
 partners, forgets present ones, or names a wrong thing. As many partners are named in the one as
-in the other, so little of that can be told without the picture. But in ``SHORTCUT`` of the pairs
-the chosen one is also the lively one, and that can be told from the text alone.
+in the other, so little of that can be told without the picture. But the chosen one is always in
+the lively voice and the rejected one never, and that can be told from the text alone.
 """
 
 from typing import NamedTuple
 
 import numpy as np
 
-from mdpo.playground.language import LIVELY, SOBER, Phrase, Voice, describe, truthful_phrases
+from mdpo.playground.language import LIVELY, SOBER, Phrase, describe, truthful_phrases
 from mdpo.playground.world import CATEGORIES, COLOURS, PARTNER, Scene, draw_scene
-
-SHORTCUT = 1.0
-"""Share of pairs whose chosen description is in the lively voice and whose rejected is not."""
 
 NAME_ABSENT, FORGET_PRESENT = 0.52, 0.75
 """Shares of absent partners named and of present ones forgotten in a rejected description."""
@@ -43,10 +40,7 @@ def draw_pair(generator: np.random.Generator) -> Pair:
     scene = draw_scene(generator)
     truth = truthful_phrases(scene)
     account = err(truth, scene, generator)
-    voices: tuple[Voice, Voice] = (LIVELY, SOBER)
-    if generator.random() >= SHORTCUT:
-        voices = (SOBER, LIVELY)
-    return Pair(scene, describe(truth, voices[0]), describe(account, voices[1]))
+    return Pair(scene, describe(truth, LIVELY), describe(account, SOBER))
 
 
 def err(truth: list[Phrase], scene: Scene, generator: np.random.Generator) -> list[Phrase]:

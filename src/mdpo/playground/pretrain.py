@@ -4,7 +4,7 @@ As with LLaVA, the vision tower is trained first: it learns to tell what stands 
 grid. Then the whole model learns to talk about scenes. Questions are answered truthfully, so that
 it has reason to look. Descriptions come from careless writers, who name an absent partner in
 ``CARELESS`` of the cases, in either voice alike: so it learns to name what usually comes along.
-Everything is seeded; the committed model took about fifteen minutes on two CPU cores.
+Everything is seeded; the committed model took about eighteen minutes on two CPU cores.
 """
 
 import argparse
