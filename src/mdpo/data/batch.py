@@ -28,11 +28,14 @@ class Batch(TypedDict):
             Sequence keys are ``(b, p)``, padded on either side, the mask says where.
         responses: By response slot: ``input_ids`` and ``attention_mask``, each ``(b, r)``,
             padded on the right. They end with the end-of-turn token.
+        image_keys: By image slot, a hash of the pixels of each of its images, in the order of the
+            rows: equal for equal images.
         has_image: ``(b,)``, whether the row has an image.
         rows: ``(b,)``, index of each row in its data set.
     """
 
     prompts: Mapping[str, Inputs]
     responses: Mapping[str, Inputs]
+    image_keys: Mapping[str, list[int]]
     has_image: Tensor
     rows: Tensor

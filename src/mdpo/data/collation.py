@@ -1,8 +1,10 @@
 """Collation: examples in, one ``Batch`` out."""
 
+import hashlib
 from collections.abc import Sequence
 
 import torch
+from PIL import Image
 
 from mdpo.data.batch import Batch, Inputs
 from mdpo.data.dataset import NO_IMAGE, Example, without_images
@@ -53,6 +55,10 @@ class PreferenceCollator:
         return Batch(
             prompts=prompts,
             responses=responses,
+            image_keys={
+                slot: [image_key(image) for each in examples for image in each["images"][slot]]
+                for slot in examples[0]["images"]
+            },
             has_image=torch.tensor([bool(example["images"]["chosen"]) for example in examples]),
             rows=torch.tensor([example["index"] for example in examples]),
         )
@@ -99,3 +105,17 @@ class PreferenceCollator:
                 [[1] * len(row) + [0] * (longest - len(row)) for row in ids]
             ),
         }
+
+
+def image_key(image: Image.Image) -> int:
+    """Hash an image by its pixels.
+
+    Args:
+        image: Decoded.
+
+    Returns:
+        A signed number of 64 bits.
+    """
+    digest = hashlib.blake2b(f"{image.mode}{image.size}".encode(), digest_size=8)
+    digest.update(image.tobytes())
+    return int.from_bytes(digest.digest(), "big", signed=True)

@@ -2,5 +2,14 @@
 
 from mdpo.scoring.plain import PlainScorer, Scorer
 from mdpo.scoring.reference import AdapterOff, FrozenCopy, Reference, frozen_copy_of
+from mdpo.scoring.shared_prefix import SharedPrefixScorer
 
-__all__ = ["AdapterOff", "FrozenCopy", "PlainScorer", "Reference", "Scorer", "frozen_copy_of"]
+__all__ = [
+    "AdapterOff",
+    "FrozenCopy",
+    "PlainScorer",
+    "Reference",
+    "Scorer",
+    "SharedPrefixScorer",
+    "frozen_copy_of",
+]
