@@ -141,8 +141,8 @@ def test_counted_tokens_are_those_of_the_real_row(encoder: Encoder, number: int)
     counter = TokenCounter(encoder)
     real = encoder.prompts([encoder.prompt_text(row.prompt)], [images])["input_ids"]
     sizes = [image.size for image in images]
-    assert counter.prompt_length(row, sizes) == real.shape[1]
-    assert counter.prompt_length(row, sizes) == real.shape[1]
-    assert counter.response_length(row, row.chosen) == len(
+    assert counter.prompt_length(row.prompt, sizes) == real.shape[1]
+    assert counter.prompt_length(row.prompt, sizes) == real.shape[1]
+    assert counter.response_length(row.prompt, row.chosen) == len(
         encoder.tokenizer(" A boat.</s>", add_special_tokens=False).input_ids
     )

@@ -39,3 +39,16 @@ class Batch(TypedDict):
     image_keys: Mapping[str, list[int]]
     has_image: Tensor
     rows: Tensor
+
+
+class Passes(TypedDict):
+    """A batch that is worked through in several passes.
+
+    Attributes:
+        rows: ``(b,)``, index of each row in its data set, in the order of the passes. First,
+            because libraries read the size of a batch off its first tensor.
+        passes: The parts; each pair is in one.
+    """
+
+    rows: Tensor
+    passes: list[Batch]

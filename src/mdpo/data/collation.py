@@ -6,9 +6,10 @@ from collections.abc import Sequence
 import torch
 from PIL import Image
 
-from mdpo.data.batch import Batch, Inputs
+from mdpo.data.batch import Batch, Inputs, Passes
 from mdpo.data.dataset import NO_IMAGE, Example, without_images
 from mdpo.data.encoding import Encoder
+from mdpo.data.passes import PassPlanner
 
 
 class PreferenceCollator:
@@ -25,14 +26,35 @@ class PreferenceCollator:
         encoder: Of the model.
         max_length: Longest row, in tokens, image tokens included; the end of a longer response is
             cut. None cuts nothing. Prompts are never cut.
+        planner: Splits a batch into passes; None leaves it whole.
     """
 
-    def __init__(self, encoder: Encoder, *, max_length: int | None = None) -> None:
-        """Keep the encoder and the limit."""
-        self.encoder, self.max_length = encoder, max_length
+    def __init__(
+        self,
+        encoder: Encoder,
+        *,
+        max_length: int | None = None,
+        planner: PassPlanner | None = None,
+    ) -> None:
+        """Keep the encoder and the limits."""
+        self.encoder, self.max_length, self.planner = encoder, max_length, planner
 
-    def __call__(self, examples: Sequence[Example]) -> Batch:
+    def __call__(self, examples: Sequence[Example]) -> Batch | Passes:
         """Collate examples.
+
+        Args:
+            examples: Of ``PreferenceDataset``; all with the same image slots.
+
+        Returns:
+            A batch on the CPU; several if there is a planner.
+        """
+        if self.planner is None:
+            return self.batch(examples)
+        passes = [self.batch(each) for each in self.planner(examples)]
+        return Passes(rows=torch.cat([each["rows"] for each in passes]), passes=passes)
+
+    def batch(self, examples: Sequence[Example]) -> Batch:
+        """Collate examples that go through the model together.
 
         Args:
             examples: Of ``PreferenceDataset``; all with the same image slots.

@@ -10,7 +10,7 @@ from typing import Any
 from PIL import Image
 
 from mdpo.data.batch import Inputs
-from mdpo.data.rows import Message, PreferenceRow
+from mdpo.data.rows import Message
 
 
 class Encoder:
@@ -149,17 +149,17 @@ class TokenCounter:
         self.encoder = encoder
         self._expansion: dict[tuple[tuple[int, int], ...], int] = {}
 
-    def prompt_length(self, row: PreferenceRow, sizes: Sequence[tuple[int, int]]) -> int:
+    def prompt_length(self, prompt: Sequence[Message], sizes: Sequence[tuple[int, int]]) -> int:
         """Count the prompt's tokens, image tokens included.
 
         Args:
-            row: Whose prompt it is.
+            prompt: Messages, ending with the user's.
             sizes: Width and height of each image, in pixels.
 
         Returns:
             Number of tokens.
         """
-        text = self.encoder.prompt_text(row.prompt)
+        text = self.encoder.prompt_text(prompt)
         num_unexpanded = len(self.encoder.token_ids(text))
         key = tuple(sizes)
         if key not in self._expansion:
@@ -168,14 +168,14 @@ class TokenCounter:
             self._expansion[key] = expanded - num_unexpanded
         return num_unexpanded + self._expansion[key]
 
-    def response_length(self, row: PreferenceRow, response: str) -> int:
+    def response_length(self, prompt: Sequence[Message], response: str) -> int:
         """Count the tokens of a response, the end of the turn included.
 
         Args:
-            row: Whose prompt it follows.
+            prompt: Messages that it follows.
             response: What the assistant says.
 
         Returns:
             Number of tokens.
         """
-        return len(self.encoder.response_ids(row.prompt, response))
+        return len(self.encoder.response_ids(prompt, response))

@@ -241,9 +241,9 @@ def _check_row(
         digest.update(repr(image.size).encode() + image.tobytes())
     if counter is None:
         return _Checked(None, sizes, None, False, bool(spoilt), digest.digest())
-    prompt = counter.prompt_length(row, sizes)
-    chosen = counter.response_length(row, row.chosen)
-    rejected = counter.response_length(row, row.rejected)
+    prompt = counter.prompt_length(row.prompt, sizes)
+    chosen = counter.response_length(row.prompt, row.chosen)
+    rejected = counter.response_length(row.prompt, row.rejected)
     longest = prompt + max(chosen, rejected)
     if max_length is not None and prompt >= max_length:
         raise RowError(

@@ -4,9 +4,10 @@ Shapes: ``b`` preference pairs. Log-probabilities are natural logs (nats) summed
 tokens; rewards are those times ``beta``.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import torch
 from beartype import beartype
 from jaxtyping import Bool, Float, Int, jaxtyped
 from torch import Tensor
@@ -66,3 +67,25 @@ class Logps:
             Rewards, one per pair.
         """
         return implicit_reward(self.policy[candidate], self.reference[candidate], beta=beta)
+
+
+def joined(parts: Sequence[Logps]) -> Logps:
+    """Put the pairs of several batches in a row.
+
+    Args:
+        parts: With the same candidates.
+
+    Returns:
+        Log-probabilities of all pairs, in order.
+    """
+    if len(parts) == 1:
+        return parts[0]
+    first = parts[0]
+    return Logps(
+        policy={key: torch.cat([each.policy[key] for each in parts]) for key in first.policy},
+        reference={
+            key: torch.cat([each.reference[key] for each in parts]) for key in first.reference
+        },
+        lengths={key: torch.cat([each.lengths[key] for each in parts]) for key in first.lengths},
+        has_image=torch.cat([each.has_image for each in parts]),
+    )

@@ -157,9 +157,7 @@ class ImageEncoder:
         if self._batch is not batch:
             self._batch, self._encoded = batch, {}
         encoded = [
-            self._slot(model, batch, slot)
-            for slot in slots
-            if image_inputs(batch["prompts"][slot])
+            self._slot(model, batch, slot) for slot in slots if image_inputs(batch["prompts"][slot])
         ]
         return _joined(encoded) if encoded else None
 
@@ -243,7 +241,9 @@ def is_frozen_encoder(model: PreTrainedModel) -> bool:
     parts = find_parts(model)
     image = ("vision_tower", "projector")
     return not any(
-        each.requires_grad for name, each in model.named_parameters() if parts.part_of(name) in image
+        each.requires_grad
+        for name, each in model.named_parameters()
+        if parts.part_of(name) in image
     ) and not any(
         isinstance(each, BaseTunerLayer)
         for name, each in model.named_modules()

@@ -206,5 +206,3 @@ def _as_taken(core: PreTrainedModel, mask: Tensor) -> Tensor:
     return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(
         ~mask, torch.finfo(dtype).min
     )
-
-

@@ -13,6 +13,8 @@ from mdpo.objectives import CATALOGUE, Objective, make_objective
 from mdpo.objectives.links import LINKS, LinkName
 
 BAD_ROW_CHOICES = ("error", "skip")
+SCORERS = ("shared_prefix", "plain")
+FEATURE_CACHES = ("none", "memory", "disk")
 
 
 @dataclass(kw_only=True)
@@ -112,6 +114,56 @@ class MDPOConfig(TrainingArguments):
         metadata={"help": "What to do with rows that cannot be trained on: error, or skip."},
     )
 
+    # The engine
+    scorer: str = field(
+        default="shared_prefix",
+        metadata={
+            "help": "How candidates are scored: shared_prefix (one prompt and one encoding per "
+            "image) or plain (one forward pass per candidate). Both give the same numbers."
+        },
+    )
+    max_tokens_per_batch: int | None = field(
+        default=None,
+        metadata={
+            "help": "Most tokens that go through the model at a time: a batch with more is worked "
+            "through in several passes, with the same gradient and less memory."
+        },
+    )
+    precompute_ref_log_probs: bool = field(
+        default=False,
+        metadata={
+            "help": "Compute reference log-probabilities once, before training, and keep them on "
+            "disk; full fine-tuning then needs no second model."
+        },
+    )
+    precompute_ref_batch_size: int | None = field(
+        default=None,
+        metadata={
+            "help": "Pairs at a time when reference log-probabilities are computed. "
+            "Default: the evaluation batch."
+        },
+    )
+    ref_cache_dir: str | None = field(
+        default=None,
+        metadata={
+            "help": "Folder of reference log-probabilities, shared between runs. "
+            "Default: mdpo/reference in the user's cache folder."
+        },
+    )
+    feature_cache: str = field(
+        default="none",
+        metadata={
+            "help": "Keep image features of a frozen vision tower from epoch to epoch: none, "
+            "memory, or disk. The size is reported before the first step."
+        },
+    )
+    feature_cache_dir: str | None = field(
+        default=None,
+        metadata={
+            "help": "Folder of image features. Default: mdpo/features in the user's cache folder."
+        },
+    )
+
     # The model
     disable_dropout: bool = field(
         default=True, metadata={"help": "Switch all dropout of the policy off, LoRA's included."}
@@ -179,6 +231,17 @@ class MDPOConfig(TrainingArguments):
                 problems.append(str(error))
         problems += _refused("image_condition", self.image_condition, get_args(ImageCondition))
         problems += _refused("on_bad_row", self.on_bad_row, BAD_ROW_CHOICES)
+        problems += _refused("scorer", self.scorer, SCORERS)
+        problems += _refused("feature_cache", self.feature_cache, FEATURE_CACHES)
+        for name in ("max_tokens_per_batch", "precompute_ref_batch_size"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                problems.append(f"`{name}` must be at least 1, got {value}.")
+        if self.scorer == "plain" and self.feature_cache != "none":
+            problems.append(
+                "`feature_cache` has no effect with `scorer` plain, which encodes each image anew. "
+                "Leave one of them out."
+            )
         if self.max_length is not None and self.max_length < 2:
             problems.append(f"`max_length` must be at least 2, got {self.max_length}.")
         if not problems and self.image_condition == "none" and self.make_objective().needs_image:

@@ -7,24 +7,41 @@ Shapes: ``b`` preference pairs.
 """
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import torch
+from accelerate.utils import DistributedType
 from peft import PeftConfig, PeftModel
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import EvalPrediction, PreTrainedModel, Trainer, TrainerCallback, set_seed
 
-from mdpo.data.batch import Batch
+from mdpo.data.batch import Batch, Passes
 from mdpo.data.collation import PreferenceCollator
 from mdpo.data.dataset import PreferenceDataset
-from mdpo.data.encoding import Encoder
+from mdpo.data.encoding import Encoder, TokenCounter
+from mdpo.data.passes import PassPlanner
 from mdpo.data.report import DataReport
 from mdpo.models.loading import load_model, load_processor
 from mdpo.models.policy import disable_dropout, prepare_policy
 from mdpo.objectives import CHOSEN, REJECTED, REJECTED_IMAGE, Candidate, Logps
-from mdpo.scoring import AdapterOff, FrozenCopy, PlainScorer, Reference, frozen_copy_of
+from mdpo.objectives.logps import joined
+from mdpo.scoring import (
+    AdapterOff,
+    FrozenCopy,
+    PlainScorer,
+    Reference,
+    Scorer,
+    SharedPrefixScorer,
+    frozen_copy_of,
+)
+from mdpo.scoring.choice import checked, choose_scorer
+from mdpo.scoring.images import ImageEncoder
+from mdpo.scoring.packing import by_image
+from mdpo.scoring.shared_prefix import bare
 from mdpo.training.callbacks import EpochDraws, FiniteLoss, RunRecord
 from mdpo.training.config import MDPOConfig
 from mdpo.training.metrics import MetricSums, pair_metrics
@@ -119,7 +136,7 @@ class MDPOTrainer(Trainer):
         super().__init__(
             model=policy,
             args=args,
-            data_collator=data_collator or PreferenceCollator(encoder, max_length=args.max_length),
+            data_collator=data_collator or self._make_collator(args, encoder),
             train_dataset=prepared_train,
             eval_dataset=prepared_eval,
             processing_class=processing_class,
@@ -134,8 +151,10 @@ class MDPOTrainer(Trainer):
         )
         # `evaluate` computes the loss only if a batch holds all of these.
         self.label_names = ["rows"]
-        self.scorer = PlainScorer(policy)
+        self._pass_share = 1.0
+        self._refuse_passes_where_each_backward_steps()
         self.reference = self._make_reference(ref_model)
+        self.scorer = self._make_scorer()
 
     def _prepare(
         self, split: str, source: Any, args: MDPOConfig, encoder: Encoder, context: int | None
@@ -159,10 +178,88 @@ class MDPOTrainer(Trainer):
             return AdapterOff(self.model, unwrap=self.accelerator.unwrap_model)  # pyright: ignore[reportArgumentType]  # set by the base class
         return FrozenCopy(self.accelerator.prepare_model(ref_model, evaluation_mode=True))
 
+    def _make_collator(self, args: MDPOConfig, encoder: Encoder) -> PreferenceCollator:
+        """Make what turns examples into batches, in passes if there is a budget."""
+        planner = None
+        if args.max_tokens_per_batch is not None:
+            slots = by_image(self.objective.candidates)
+            planner = PassPlanner(
+                TokenCounter(encoder),
+                max_tokens=args.max_tokens_per_batch,
+                responses={slot: [each.response for each in slots[slot]] for slot in slots},
+                max_length=args.max_length,
+            )
+        return PreferenceCollator(encoder, max_length=args.max_length, planner=planner)
+
+    def _refuse_passes_where_each_backward_steps(self) -> None:
+        """Refuse a budget where a second backward is not merely added to the first."""
+        if self.args.max_tokens_per_batch is not None and self._is_sharded:
+            raise ValueError(
+                f"`max_tokens_per_batch` works on one device or with DDP, not with "
+                f"{self.accelerator.distributed_type.value}. Lower `per_device_train_batch_size` "
+                "and raise `gradient_accumulation_steps` instead."
+            )
+
+    @property
+    def _is_sharded(self) -> bool:
+        """Whether weights are whole only inside the wrapped model's ``forward``."""
+        return self.accelerator.distributed_type in (
+            DistributedType.FSDP,
+            DistributedType.DEEPSPEED,
+        )
+
+    def _make_scorer(self) -> Scorer:
+        """Choose how candidates are scored, and check it on the run's own data."""
+        if self.args.scorer == "plain":
+            return PlainScorer(self.model)  # pyright: ignore[reportArgumentType]  # set by the base class
+        policy: Any = self.model
+        images = ImageEncoder(bare(policy))
+        scorer = choose_scorer(policy, images=images, in_forward=self._is_sharded)
+        dataset = self.train_dataset
+        if not isinstance(scorer, SharedPrefixScorer) or self._is_sharded:
+            return scorer
+        if not isinstance(dataset, PreferenceDataset) or not isinstance(
+            self.data_collator, PreferenceCollator
+        ):
+            return scorer
+        examples = [dataset[position] for position in range(min(2, len(dataset)))]
+        batch: Any = self._prepare_inputs(dict(self.data_collator.batch(examples)))  # pyright: ignore[reportArgumentType]
+        with self.accelerator.autocast():
+            return checked(scorer, policy, batch, self.objective.candidates)
+
+    def training_step(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Tensor:
+        """Work through a batch forward and backward, pass after pass.
+
+        Args:
+            model: The policy, as wrapped for training.
+            inputs: Of the collator.
+            num_items_in_batch: Unused: the loss counts pairs, not tokens.
+
+        Returns:
+            The loss, a mean over the pairs of the batch.
+        """
+        if "passes" not in inputs:
+            return super().training_step(model, inputs, num_items_in_batch)
+        passes = inputs["passes"]
+        losses = []
+        for number, each in enumerate(passes):
+            last = number == len(passes) - 1
+            self._pass_share = len(each["rows"]) / len(inputs["rows"])
+            # Devices exchange gradients once per batch, not once per pass.
+            with nullcontext() if last else self.accelerator.no_sync(model):
+                losses.append(super().training_step(model, each, num_items_in_batch))
+        self._pass_share = 1.0
+        return torch.stack(losses).sum()
+
     def compute_loss(  # pyright: ignore[reportIncompatibleMethodOverride]  # a dict of its own shape
         self,
         model: nn.Module,
-        inputs: Batch,
+        inputs: Batch | Passes,
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
@@ -170,7 +267,7 @@ class MDPOTrainer(Trainer):
 
         Args:
             model: The policy, as wrapped for training.
-            inputs: A batch of the collator.
+            inputs: Of the collator.
             return_outputs: Whether to return rewards as well; ``evaluate`` asks for them.
             num_items_in_batch: Unused: the loss counts pairs, not tokens.
 
@@ -178,13 +275,15 @@ class MDPOTrainer(Trainer):
             The loss, a scalar; with ``return_outputs`` also rewards by candidate.
         """
         mode = "train" if model.training else "eval"
-        logps = self.score(model, inputs, self._candidates(mode, inputs))
+        passes: list[Batch] = inputs.get("passes", [inputs])  # pyright: ignore[reportAssignmentType, reportGeneralTypeIssues]
+        candidates = self._candidates(mode, passes[0])
+        logps = joined([self.score(model, each, candidates) for each in passes])
         losses = self.objective.losses(logps)
         loss = self.objective.total(losses, logps.has_image)
         self._finite.watch(loss, losses)
         self._sums.add(mode, pair_metrics(self.objective, logps, losses))
         if not return_outputs:
-            return loss
+            return loss * self._pass_share
         beta = self.objective.beta
         return loss, {str(each): logps.reward(each, beta=beta) for each in logps.policy}
 
