@@ -49,6 +49,7 @@ class PreferenceDataset(Dataset[Example]):
         rows: The rows, as read.
         indices: Which of them are used, in order.
         image_slots: Image slots of each example: ``chosen``, and ``rejected`` if it is needed.
+        lengths: Tokens of each pair, in the order of ``indices``; None if not counted.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class PreferenceDataset(Dataset[Example]):
         image_slots: Sequence[str] = ("chosen", "rejected"),
         indices: Sequence[int] | None = None,
         donors: Sequence[int] = (),
+        lengths: Sequence[int] | None = None,
     ) -> None:
         """Set up without reading an image.
 
@@ -77,6 +79,7 @@ class PreferenceDataset(Dataset[Example]):
             image_slots: Image slots of each example.
             indices: Rows to use; None uses all.
             donors: Rows whose images may stand in for others'; rows with a checked image.
+            lengths: Tokens of each pair, in the order of ``indices``.
 
         Raises:
             ValueError: If another row's image is asked for and fewer than two rows have one.
@@ -86,6 +89,7 @@ class PreferenceDataset(Dataset[Example]):
         self.image_slots = tuple(image_slots)
         self.indices = list(range(len(rows)) if indices is None else indices)
         self.donors = list(donors)
+        self.lengths = None if lengths is None else list(lengths)
         # Shared memory, so that worker processes which live through epochs see it change.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
         borrows = image_condition == "swapped" or (

@@ -168,6 +168,18 @@ class TokenCounter:
             self._expansion[key] = expanded - num_unexpanded
         return num_unexpanded + self._expansion[key]
 
+    def image_tokens(self, sizes: Sequence[tuple[int, int]]) -> int:
+        """Tell how many tokens images become whose prompt has been counted.
+
+        Args:
+            sizes: Width and height of each image, in pixels.
+
+        Returns:
+            Tokens beyond the one placeholder that stands for each in the prompt's text, and that
+            one.
+        """
+        return self._expansion[tuple(sizes)] + len(sizes)
+
     def response_length(self, prompt: Sequence[Message], response: str) -> int:
         """Count the tokens of a response, the end of the turn included.
 

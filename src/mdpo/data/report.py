@@ -70,11 +70,14 @@ class DataReport:
         prompt_tokens: Per good row, image tokens included.
         chosen_tokens: Per good row.
         rejected_tokens: Per good row.
+        image_tokens: That the images of all good rows become; None if not counted.
         num_cut: Good rows with a response that ``max_length`` shortens.
         problems: Reasons against rows; empty if all are good.
         fingerprint: Hash of texts and pixels of the good rows.
         good: Indices of rows that can be trained on.
         with_images: Those of them that have an image.
+        row_tokens: Tokens of prompt, chosen and rejected response of each good row; empty if not
+            counted.
     """
 
     source: str
@@ -88,11 +91,13 @@ class DataReport:
     prompt_tokens: Spread | None
     chosen_tokens: Spread | None
     rejected_tokens: Spread | None
+    image_tokens: int | None
     num_cut: int
     problems: tuple[Problem, ...]
     fingerprint: str
     good: tuple[int, ...] = field(repr=False)
     with_images: tuple[int, ...] = field(repr=False)
+    row_tokens: tuple[tuple[int, int, int], ...] = field(repr=False)
 
     def to_dict(self) -> dict[str, Any]:
         """Write the report as plain values; the lists of good rows are left out.
@@ -101,7 +106,7 @@ class DataReport:
             What JSON can hold.
         """
         values = asdict(self)
-        del values["good"], values["with_images"]
+        del values["good"], values["with_images"], values["row_tokens"]
         return values | {"num_good": len(self.good), "dropped": [p.index for p in self.problems]}
 
     def lines(self) -> list[str]:
@@ -123,6 +128,7 @@ class DataReport:
             ("prompt tokens", self.prompt_tokens or "not counted"),
             ("chosen tokens", self.chosen_tokens or "not counted"),
             ("rejected tokens", self.rejected_tokens or "not counted"),
+            ("image tokens", "not counted" if self.image_tokens is None else self.image_tokens),
             ("rows with a response cut", self.num_cut),
             ("fingerprint", self.fingerprint),
         ]
@@ -149,6 +155,7 @@ class _Checked:
     problem: str | None
     sizes: tuple[tuple[int, int], ...] = ()
     tokens: tuple[int, int, int] | None = None
+    image_tokens: int = 0
     is_cut: bool = False
     has_own_rejected: bool = False
     digest: bytes = b""
@@ -240,7 +247,7 @@ def _check_row(
     for image in [*images, *spoilt]:
         digest.update(repr(image.size).encode() + image.tobytes())
     if counter is None:
-        return _Checked(None, sizes, None, False, bool(spoilt), digest.digest())
+        return _Checked(None, sizes, None, 0, False, bool(spoilt), digest.digest())
     prompt = counter.prompt_length(row.prompt, sizes)
     chosen = counter.response_length(row.prompt, row.chosen)
     rejected = counter.response_length(row.prompt, row.rejected)
@@ -262,7 +269,8 @@ def _check_row(
         )
     is_cut = max_length is not None and longest > max_length
     tokens = (prompt, chosen, rejected)
-    return _Checked(None, sizes, tokens, is_cut, bool(spoilt), digest.digest())
+    of_images = counter.image_tokens(sizes) if sizes else 0
+    return _Checked(None, sizes, tokens, of_images, is_cut, bool(spoilt), digest.digest())
 
 
 def _decode(
@@ -298,6 +306,7 @@ def _summarise(rows: Rows, found: Sequence[_Checked]) -> DataReport:
         prompt_tokens=Spread.of([prompt for prompt, _, _ in tokens]),
         chosen_tokens=Spread.of([chosen for _, chosen, _ in tokens]),
         rejected_tokens=Spread.of([rejected for _, _, rejected in tokens]),
+        image_tokens=sum(found[index].image_tokens for index in good) if tokens else None,
         num_cut=sum(found[index].is_cut for index in good),
         problems=tuple(
             Problem(index, each.problem)
@@ -307,4 +316,5 @@ def _summarise(rows: Rows, found: Sequence[_Checked]) -> DataReport:
         fingerprint=whole.hexdigest(),
         good=tuple(good),
         with_images=tuple(index for index in good if found[index].sizes),
+        row_tokens=tuple(tokens),
     )

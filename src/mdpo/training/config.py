@@ -237,6 +237,11 @@ class MDPOConfig(TrainingArguments):
             value = getattr(self, name)
             if value is not None and value < 1:
                 problems.append(f"`{name}` must be at least 1, got {value}.")
+        if self.train_sampling_strategy == "batch_rebalance":
+            problems.append(
+                "`train_sampling_strategy` batch_rebalance does not know the lengths of pairs. "
+                "Take group_by_length."
+            )
         if self.scorer == "plain" and self.feature_cache != "none":
             problems.append(
                 "`feature_cache` has no effect with `scorer` plain, which encodes each image anew. "

@@ -76,6 +76,7 @@ def prepare_dataset(
         image_slots=image_slots,
         indices=report.good,
         donors=report.with_images,
+        lengths=[sum(each) for each in report.row_tokens],
     )
     return dataset, report
 

@@ -1,7 +1,7 @@
 """mDPO on ``transformers.Trainer``: loss, metrics and what belongs to preference data.
 
-Loops, resume, sharding, loggers and hub uploads are the base class's. Only public methods are
-overridden, so an upgrade of transformers has no inner method of ours to break.
+Loops, resume, sharding, loggers and hub uploads are the base class's. Public methods are
+overridden, and the two that choose a sampler, for which there is no public one.
 
 Shapes: ``b`` preference pairs.
 """
@@ -17,6 +17,7 @@ from peft import PeftConfig, PeftModel
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
+from torch.utils.data import Sampler, SequentialSampler
 from transformers import EvalPrediction, PreTrainedModel, Trainer, TrainerCallback, set_seed
 
 from mdpo.data.batch import Batch, Passes
@@ -44,6 +45,7 @@ from mdpo.scoring.packing import by_image
 from mdpo.scoring.shared_prefix import bare
 from mdpo.training.callbacks import EpochDraws, FiniteLoss, RunRecord
 from mdpo.training.config import MDPOConfig
+from mdpo.training.length_groups import LengthGroups
 from mdpo.training.metrics import MetricSums, pair_metrics
 from mdpo.training.model_card import write_model_card
 from mdpo.training.preparation import longest_context, prepare_dataset
@@ -226,6 +228,22 @@ class MDPOTrainer(Trainer):
         batch: Any = self._prepare_inputs(dict(self.data_collator.batch(examples)))  # pyright: ignore[reportArgumentType]
         with self.accelerator.autocast():
             return checked(scorer, policy, batch, self.objective.candidates)
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int] | None:
+        """Group pairs by the lengths that the data checks counted, if the settings ask for it."""
+        dataset = self.train_dataset if train_dataset is None else train_dataset
+        grouped = self.args.train_sampling_strategy == "group_by_length"
+        if not grouped or not isinstance(dataset, PreferenceDataset) or dataset.lengths is None:
+            return super()._get_train_sampler(train_dataset)
+        size = self.args.train_batch_size * self.args.gradient_accumulation_steps
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        return LengthGroups(size, lengths=dataset.lengths, seed=seed)
+
+    def _get_eval_sampler(self, eval_dataset: Any) -> Sampler[int] | None:
+        """Evaluate in the order of the data; the base class would look for token ids in it."""
+        if isinstance(eval_dataset, PreferenceDataset):
+            return SequentialSampler(eval_dataset)
+        return super()._get_eval_sampler(eval_dataset)
 
     def training_step(
         self,
