@@ -16,6 +16,7 @@ def example(index: int, chosen: str, rejected: str, images: int = 1) -> Example:
     slot = [picture(index)] * images
     return Example(
         index=index,
+        digest=-index,
         images={"chosen": slot, "rejected": [picture(99)] * images},
         prompt=[{"role": "user", "content": parts}],
         chosen=chosen,

@@ -11,7 +11,8 @@ def example(**changes: Any) -> Example:
     images = {"chosen": [picture(0, (48, 48))], "rejected": [picture(1, (48, 48))]}
     parts = [{"type": "image"}, {"type": "text", "text": "What is shown?"}]
     prompt = [{"role": "user", "content": parts}]
-    values = {"index": 0, "images": images, "prompt": prompt, "chosen": "a boat", "rejected": "b"}
+    texts = {"prompt": prompt, "chosen": "a boat", "rejected": "b"}
+    values = {"index": 0, "digest": 0, "images": images, **texts}
     return Example(**(values | changes))
 
 

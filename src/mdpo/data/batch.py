@@ -32,6 +32,7 @@ class Batch(TypedDict):
             rows: equal for equal images.
         has_image: ``(b,)``, whether the row has an image.
         rows: ``(b,)``, index of each row in its data set.
+        digests: ``(b,)``, hash of the texts and pixels of each row.
     """
 
     prompts: Mapping[str, Inputs]
@@ -39,6 +40,7 @@ class Batch(TypedDict):
     image_keys: Mapping[str, list[int]]
     has_image: Tensor
     rows: Tensor
+    digests: Tensor
 
 
 class Passes(TypedDict):

@@ -83,6 +83,7 @@ class PreferenceCollator:
             },
             has_image=torch.tensor([bool(example["images"]["chosen"]) for example in examples]),
             rows=torch.tensor([example["index"] for example in examples]),
+            digests=torch.tensor([example["digest"] for example in examples]),
         )
 
     def _prompts(self, examples: Sequence[Example], slot: str) -> Inputs:

@@ -29,6 +29,7 @@ class Example(TypedDict):
 
     Attributes:
         index: Of the row in its source.
+        digest: Hash of the row's texts and pixels, 64 bits; 0 if it was not computed.
         images: By image slot, the images of the prompt; empty for a text-only row.
         prompt: Messages, with as many image parts as ``images`` has images.
         chosen: Preferred response.
@@ -36,6 +37,7 @@ class Example(TypedDict):
     """
 
     index: int
+    digest: int
     images: dict[str, list[Image.Image]]
     prompt: list[Message]
     chosen: str
@@ -50,6 +52,7 @@ class PreferenceDataset(Dataset[Example]):
         indices: Which of them are used, in order.
         image_slots: Image slots of each example: ``chosen``, and ``rejected`` if it is needed.
         lengths: Tokens of each pair, in the order of ``indices``; None if not counted.
+        digests: Hash of texts and pixels of each pair, in that order; None if not computed.
     """
 
     def __init__(
@@ -65,6 +68,7 @@ class PreferenceDataset(Dataset[Example]):
         indices: Sequence[int] | None = None,
         donors: Sequence[int] = (),
         lengths: Sequence[int] | None = None,
+        digests: Sequence[int] | None = None,
     ) -> None:
         """Set up without reading an image.
 
@@ -80,6 +84,7 @@ class PreferenceDataset(Dataset[Example]):
             indices: Rows to use; None uses all.
             donors: Rows whose images may stand in for others'; rows with a checked image.
             lengths: Tokens of each pair, in the order of ``indices``.
+            digests: Hash of texts and pixels of each pair, in that order.
 
         Raises:
             ValueError: If another row's image is asked for and fewer than two rows have one.
@@ -90,6 +95,7 @@ class PreferenceDataset(Dataset[Example]):
         self.indices = list(range(len(rows)) if indices is None else indices)
         self.donors = list(donors)
         self.lengths = None if lengths is None else list(lengths)
+        self.digests = None if digests is None else list(digests)
         # Shared memory, so that worker processes which live through epochs see it change.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
         borrows = image_condition == "swapped" or (
@@ -120,6 +126,7 @@ class PreferenceDataset(Dataset[Example]):
             by_slot[NO_IMAGE] = []
         return Example(
             index=self.indices[position],
+            digest=0 if self.digests is None else self.digests[position],
             images=by_slot,
             prompt=prompt,
             chosen=row.chosen,

@@ -76,6 +76,7 @@ class DataReport:
         fingerprint: Hash of texts and pixels of the good rows.
         good: Indices of rows that can be trained on.
         with_images: Those of them that have an image.
+        digests: Hash of texts and pixels of each good row, 64 bits.
         row_tokens: Tokens of prompt, chosen and rejected response of each good row; empty if not
             counted.
     """
@@ -98,6 +99,7 @@ class DataReport:
     good: tuple[int, ...] = field(repr=False)
     with_images: tuple[int, ...] = field(repr=False)
     row_tokens: tuple[tuple[int, int, int], ...] = field(repr=False)
+    digests: tuple[int, ...] = field(repr=False)
 
     def to_dict(self) -> dict[str, Any]:
         """Write the report as plain values; the lists of good rows are left out.
@@ -106,7 +108,8 @@ class DataReport:
             What JSON can hold.
         """
         values = asdict(self)
-        del values["good"], values["with_images"], values["row_tokens"]
+        for name in ("good", "with_images", "row_tokens", "digests"):
+            del values[name]
         return values | {"num_good": len(self.good), "dropped": [p.index for p in self.problems]}
 
     def lines(self) -> list[str]:
@@ -244,6 +247,7 @@ def _check_row(
         )
     sizes = tuple(image.size for image in images)
     digest = hashlib.blake2b(repr((row.row_id, row.prompt, row.chosen, row.rejected)).encode())
+    digest.update(f"{len(images)} {len(spoilt)} ".encode())
     for image in [*images, *spoilt]:
         digest.update(repr(image.size).encode() + image.tobytes())
     if counter is None:
@@ -317,4 +321,7 @@ def _summarise(rows: Rows, found: Sequence[_Checked]) -> DataReport:
         good=tuple(good),
         with_images=tuple(index for index in good if found[index].sizes),
         row_tokens=tuple(tokens),
+        digests=tuple(
+            int.from_bytes(found[index].digest[:8], "big", signed=True) for index in good
+        ),
     )

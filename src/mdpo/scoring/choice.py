@@ -25,6 +25,9 @@ TOLERANCE = {torch.float64: 1e-4, torch.float32: 1e-4}
 
 HALF_TOLERANCE = 2e-2
 
+CANNOT = (TypeError, ValueError, KeyError, AttributeError, NotImplementedError)
+"""How a model says that it does not take what the shared-prefix scorer gives it."""
+
 
 def attention_for(model: nn.Module) -> AttentionName:
     """Choose how packed rows attend from the attention the model was loaded with.
@@ -37,7 +40,7 @@ def attention_for(model: nn.Module) -> AttentionName:
     """
     loaded = bare(model).config.get_text_config()._attn_implementation
     kinds: dict[str, AttentionName] = {"eager": "dense", "flex_attention": "flex"}
-    return kinds.get(loaded, "branches")
+    return kinds.get(str(loaded), "branches")
 
 
 def choose_scorer(
@@ -83,9 +86,7 @@ def checked(
         expected = plain(policy, batch, candidates)
         try:
             got = scorer(policy, batch, candidates)
-        except (TypeError, ValueError, RuntimeError, NotImplementedError) as error:
-            if isinstance(error, torch.OutOfMemoryError):
-                raise
+        except CANNOT as error:
             core.set_attn_implementation({"text_config": before})
             logger.warning(
                 f"{type(core).__name__} cannot score responses with a shared prompt "

@@ -35,6 +35,8 @@ class ResponseHead:
         self.head, self.chunk = head, chunk
         self._wanted: tuple[Tensor, Tensor] | None = None
         self._forward = head.forward
+        # One function for all steps, so that compiled code finds the same one again.
+        self._stand_in = torch.compiler.disable(self._score)
 
     @contextmanager
     def scoring(self, positions: Int[Tensor, " n"], ids: Int[Tensor, " n"]) -> Iterator[None]:
@@ -49,7 +51,7 @@ class ResponseHead:
         """
         had_own = "forward" in vars(self.head)
         self._forward, self._wanted = self.head.forward, (positions, ids)
-        self.head.forward = self._score
+        self.head.forward = self._stand_in
         try:
             yield
         finally:
@@ -59,7 +61,6 @@ class ResponseHead:
                 del self.head.forward
             self._wanted = None
 
-    @torch.compiler.disable
     def _score(self, hidden: Float[Tensor, "*b t d"]) -> Float[Tensor, " n"]:
         """Do what the head's ``forward`` is asked for in its place."""
         assert self._wanted is not None

@@ -179,7 +179,11 @@ class ImageEncoder:
         inputs, keys = batch["prompts"][slot], batch["image_keys"][slot]
         known = self._known(batch, slot)
         missing = [key for key in dict.fromkeys(keys) if key not in known]
-        if not missing and self._form is not None:
+        if not missing and self._form is None:
+            # A cache of an earlier run says nothing about the form; one image does.
+            missing = [keys[0]]
+        if not missing:
+            assert self._form is not None
             return _Encoded(self._form, [known[key] for key in keys])
         chosen = select_images(inputs, [keys.index(key) for key in missing], len(keys))
         if chosen is None:
@@ -308,9 +312,10 @@ def select_images(inputs: Inputs, chosen: Sequence[int], count: int) -> Inputs |
 
 def _encode(model: PreTrainedModel, inputs: Inputs, count: int) -> _Encoded:
     """Run images through tower and projector."""
-    accepted = inspect.signature(model.get_image_features).parameters
+    encode: Any = model.get_image_features
+    accepted = inspect.signature(encode).parameters
     images = {key: each for key, each in image_inputs(inputs).items() if key in accepted}
-    output: Any = model.get_image_features(**images, return_dict=True)
+    output = encode(**images, return_dict=True)
     form = _Form(type(output), isinstance(output.pooler_output, Tensor))
     by_image = _by_image(output, count)
     return _Encoded(form, by_image, output.pooler_output if by_image is None else None)

@@ -77,6 +77,7 @@ def prepare_dataset(
         indices=report.good,
         donors=report.with_images,
         lengths=[sum(each) for each in report.row_tokens],
+        digests=report.digests,
     )
     return dataset, report
 

@@ -6,7 +6,7 @@ overridden, and the two that choose a sampler, for which there is no public one.
 Shapes: ``b`` preference pairs.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,10 @@ from mdpo.scoring import (
 from mdpo.scoring.choice import checked, choose_scorer
 from mdpo.scoring.images import ImageEncoder
 from mdpo.scoring.packing import by_image
+from mdpo.scoring.reference import evaluating
+from mdpo.scoring.reference_cache import CachedReference, fill
 from mdpo.scoring.shared_prefix import bare
+from mdpo.training.caches import cached_slots, open_feature_cache, open_logp_store
 from mdpo.training.callbacks import EpochDraws, FiniteLoss, RunRecord
 from mdpo.training.config import MDPOConfig
 from mdpo.training.length_groups import LengthGroups
@@ -119,7 +122,8 @@ class MDPOTrainer(Trainer):
         policy = prepare_policy(model, peft_config, frozen=frozen_parts(args))
         if args.disable_dropout:
             disable_dropout(policy)
-        if ref_model is None and not isinstance(policy, PeftModel):
+        stored = args.precompute_ref_log_probs and not args.corruption_per_epoch
+        if ref_model is None and not isinstance(policy, PeftModel) and not stored:
             ref_model = frozen_copy_of(policy)  # pyright: ignore[reportAssignmentType]  # same class
 
         context = longest_context(policy)
@@ -155,8 +159,9 @@ class MDPOTrainer(Trainer):
         self.label_names = ["rows"]
         self._pass_share = 1.0
         self._refuse_passes_where_each_backward_steps()
-        self.reference = self._make_reference(ref_model)
+        self._policy_is_initial = True
         self.scorer = self._make_scorer()
+        self.reference = self._make_reference(ref_model)
 
     def _prepare(
         self, split: str, source: Any, args: MDPOConfig, encoder: Encoder, context: int | None
@@ -176,9 +181,117 @@ class MDPOTrainer(Trainer):
 
     def _make_reference(self, ref_model: nn.Module | None) -> Reference:
         """Choose where reference log-probabilities come from."""
-        if ref_model is None:
-            return AdapterOff(self.model, unwrap=self.accelerator.unwrap_model)  # pyright: ignore[reportArgumentType]  # set by the base class
-        return FrozenCopy(self.accelerator.prepare_model(ref_model, evaluation_mode=True))
+        online: Reference | None = None
+        model: Any = self.model
+        # Before the model is wrapped: it belongs to no device yet if weights are sharded.
+        weights = ref_model if ref_model is not None else model
+        store = None
+        if self.args.precompute_ref_log_probs:
+            store = open_logp_store(
+                self.args,
+                weights,
+                self.processing_class,
+                data_fingerprints=[each.fingerprint for each in self.reports.values()],
+            )
+        if ref_model is not None:
+            online = FrozenCopy(self.accelerator.prepare_model(ref_model, evaluation_mode=True))
+        elif isinstance(model, PeftModel):
+            online = AdapterOff(model, unwrap=self.accelerator.unwrap_model)
+        if store is not None:
+            drawn = {"rejected"} if self.args.corruption_per_epoch else set()
+            return CachedReference(store, online=online, drawn_per_epoch=drawn)
+        assert online is not None
+        return online
+
+    def precompute_reference(self, *datasets: PreferenceDataset) -> int:
+        """Compute the reference log-probabilities that the store lacks.
+
+        Args:
+            *datasets: Rows to compute them for; none takes the training and evaluation sets.
+
+        Returns:
+            How many rows were computed; 0 without ``precompute_ref_log_probs``.
+        """
+        if not isinstance(self.reference, CachedReference):
+            return 0
+        if not datasets:
+            evals = self.eval_dataset
+            every = [self.train_dataset, *(evals.values() if isinstance(evals, dict) else [evals])]
+            datasets = tuple(each for each in every if isinstance(each, PreferenceDataset))
+        return sum(self._fill(self.reference, each) for each in datasets)
+
+    def _fill(self, reference: CachedReference, dataset: PreferenceDataset) -> int:
+        """Fill the store for one data set."""
+        mode = "train" if dataset is self.train_dataset else "eval"
+        candidates = [
+            each
+            for each in self._candidates(mode, dataset.image_slots)
+            if each.image not in reference.drawn_per_epoch
+        ]
+        if dataset.digests is None or not isinstance(self.data_collator, PreferenceCollator):
+            raise ValueError(
+                "`precompute_ref_log_probs` needs rows whose pixels were hashed: give the data as "
+                "a path or rows, and leave `data_collator` out."
+            )
+        missing = len(reference.store.missing(dataset.digests, candidates))
+        if missing and reference.online is None and not self._policy_is_initial:
+            raise ValueError(
+                f"{missing} rows have no reference log-probability, and the weights that gave the "
+                "others have been trained since. Give this data as `eval_dataset` when the trainer "
+                "is made."
+            )
+        if missing and self._is_sharded:
+            raise ValueError(
+                f"{missing} rows have no reference log-probability yet, and they cannot be "
+                f"computed under {self.accelerator.distributed_type.value}. Fill the store with a "
+                "run on one device first: the same command with `--max_steps 1`."
+            )
+        collator = self.data_collator
+
+        def collate(positions: list[int]) -> Batch:
+            examples = [dataset[position] for position in positions]
+            return self._prepare_inputs(dict(collator.batch(examples)))  # pyright: ignore[reportArgumentType, reportReturnType]
+
+        with self.accelerator.autocast():
+            computed = fill(
+                reference.store,
+                dataset.digests,
+                collate,
+                self._reference_logps,
+                candidates=candidates,
+                batch_size=self.args.precompute_ref_batch_size or self.args.eval_batch_size,
+                shard=(self.accelerator.process_index, self.accelerator.num_processes),
+                show_progress=self.is_world_process_zero() and not self.args.disable_tqdm,
+            )
+        if self.accelerator.num_processes > 1:
+            self.accelerator.wait_for_everyone()
+            reference.store.reread()
+        return computed
+
+    def _reference_logps(
+        self, batch: Batch, candidates: Sequence[Candidate]
+    ) -> dict[Candidate, Tensor]:
+        """Compute reference log-probabilities; before training the policy is the reference."""
+        online = self.reference.online if isinstance(self.reference, CachedReference) else None
+        if online is not None:
+            return online(self.scorer, batch, candidates)
+        policy: Any = self.model
+        with torch.no_grad(), evaluating(policy):
+            return self.scorer(policy, batch, candidates)
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """Train, with reference log-probabilities computed first if the settings ask for it.
+
+        Args:
+            *args: Of the base class.
+            **kwargs: Of the base class.
+
+        Returns:
+            What the base class returns.
+        """
+        self.precompute_reference()
+        self._policy_is_initial = False
+        return super().train(*args, **kwargs)
 
     def _make_collator(self, args: MDPOConfig, encoder: Encoder) -> PreferenceCollator:
         """Make what turns examples into batches, in passes if there is a budget."""
@@ -215,9 +328,15 @@ class MDPOTrainer(Trainer):
         if self.args.scorer == "plain":
             return PlainScorer(self.model)  # pyright: ignore[reportArgumentType]  # set by the base class
         policy: Any = self.model
-        images = ImageEncoder(bare(policy))
+        cache = open_feature_cache(
+            self.args,
+            bare(policy),
+            self.processing_class,
+            image_tokens=sum(each.image_tokens or 0 for each in self.reports.values()),
+        )
+        images = ImageEncoder(bare(policy), cache=cache, cached_slots=cached_slots(self.args))
         scorer = choose_scorer(policy, images=images, in_forward=self._is_sharded)
-        dataset = self.train_dataset
+        dataset = self.train_dataset or self.eval_dataset
         if not isinstance(scorer, SharedPrefixScorer) or self._is_sharded:
             return scorer
         if not isinstance(dataset, PreferenceDataset) or not isinstance(
@@ -294,7 +413,7 @@ class MDPOTrainer(Trainer):
         """
         mode = "train" if model.training else "eval"
         passes: list[Batch] = inputs.get("passes", [inputs])  # pyright: ignore[reportAssignmentType, reportGeneralTypeIssues]
-        candidates = self._candidates(mode, passes[0])
+        candidates = self._candidates(mode, passes[0]["prompts"])
         logps = joined([self.score(model, each, candidates) for each in passes])
         losses = self.objective.losses(logps)
         loss = self.objective.total(losses, logps.has_image)
@@ -316,19 +435,22 @@ class MDPOTrainer(Trainer):
         Returns:
             Log-probabilities with the facts that terms need.
         """
-        policy = self.scorer(model, batch, candidates)
-        reference = self.reference(self.scorer, batch, candidates)
+        # Images are encoded outside of the model's `forward`, which alone would be cast. The
+        # policy comes first: casts kept from a pass without gradient would cut it off from its.
+        with self.accelerator.autocast():
+            policy = self.scorer(model, batch, candidates)
+            reference = self.reference(self.scorer, batch, candidates)
         lengths = {
             slot: each["attention_mask"].sum(dim=1) for slot, each in batch["responses"].items()
         }
         return Logps(policy, reference, lengths, batch["has_image"])
 
-    def _candidates(self, mode: str, batch: Batch) -> tuple[Candidate, ...]:
+    def _candidates(self, mode: str, slots: Collection[str]) -> tuple[Candidate, ...]:
         """What to score: the objective's candidates, and in evaluation those of all metrics."""
         needed = set(self.objective.candidates)
         if mode == "eval":
             needed |= {CHOSEN, REJECTED}
-            if "rejected" in batch["prompts"]:
+            if "rejected" in slots:
                 needed.add(REJECTED_IMAGE)
         return tuple(sorted(needed))
 
@@ -351,6 +473,9 @@ class MDPOTrainer(Trainer):
         if eval_dataset is not None and not isinstance(eval_dataset, (str, dict)):
             encoder, context = Encoder(self.processing_class), longest_context(self.model)
             eval_dataset = self._prepare("eval", eval_dataset, self.args, encoder, context)
+        self.precompute_reference(
+            *([eval_dataset] if isinstance(eval_dataset, PreferenceDataset) else [])
+        )
         self._eval_prefix = metric_key_prefix
         return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)  # pyright: ignore[reportArgumentType]
 
