@@ -11,6 +11,7 @@ from importlib import import_module
 
 VERBS: dict[str, str] = {
     "train": "train a model on preference pairs",
+    "plan": "say what a run would take: tokens, memory, time",
     "merge": "fold trained adapters into the weights",
     "data": "inspect a data set, or look at it: `data inspect`, `data preview`",
     "rewards": "score preference pairs by response and by image with a trained model",
@@ -57,7 +58,7 @@ def _run(verb: str, arguments: list[str], *, debug: bool) -> int:
     # Loading bars of weights and the like are noise beside our own.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
-        if verb != "train":
+        if verb not in ("train", "plan"):
             arguments = [_hyphenated(word) for word in arguments]
         return int(import_module(f"mdpo.cli.{verb}").run(arguments) or 0)
     except SystemExit as stop:

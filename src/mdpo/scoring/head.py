@@ -80,7 +80,9 @@ class ResponseHead:
         """
         if type(self.head) is nn.Linear and not self.head.weight.requires_grad:
             weight, bias = _cast_as_autocast_would(self.head)
-            return _FrozenHead.apply(hidden, weight, bias, ids, self.chunk)  # pyright: ignore[reportReturnType]
+            # Types are settled: autocast would round the logits on the way out.
+            with torch.autocast(weight.device.type, enabled=False):
+                return _FrozenHead.apply(hidden, weight, bias, ids, self.chunk)  # pyright: ignore[reportReturnType]
         forward = self._forward
         parts = [
             checkpoint(_chunk_logps, forward, h, i, use_reentrant=False)
