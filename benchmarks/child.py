@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from datasets import Dataset
 from peft import PeftModel
 from transformers import Trainer
 from transformers.utils import logging
 
 from geometry import RowLengths, make_model, make_processor, make_rows
+from mdpo import MDPOTrainer
 from measure import (
     Traffic,
     machine_facts,
@@ -22,6 +24,7 @@ from measure import (
     reset_peak_memory,
     seconds_of,
 )
+from planned import planned_bytes_above_model
 from roofline import Work, necessary_rows, necessary_work
 from sides import SIDES, RunSpec, make_trainer, missing_settings
 
@@ -52,6 +55,7 @@ def measure(spec: RunSpec) -> dict[str, Any]:
         batches, collation = collate(trainer, spec)
         prepare_for_steps(trainer, spec)
         measured = time_steps(trainer, batches, traffic, spec)
+        planned = plan(trainer, spec, Path(folder))
 
     first, end = spec.timed_batches.start, spec.timed_batches.stop
     timed = lengths[first * spec.batch_size : end * spec.batch_size]
@@ -63,6 +67,7 @@ def measure(spec: RunSpec) -> dict[str, Any]:
         "side": spec.side,
         "round": spec.round,
         **measured,
+        "planned_bytes_above_model": planned,
         "collation_seconds": collation,
         "reference_seconds": filled,
         "peak_rate": rate,
@@ -73,6 +78,28 @@ def measure(spec: RunSpec) -> dict[str, Any]:
         "missing_settings": missing_settings(spec),
         "machine": machine_facts(spec.device, spec.threads),
     }
+
+
+def plan(trainer: Trainer, spec: RunSpec, folder: Path) -> int | None:
+    """Ask ``mdpo plan`` for the memory of the rows that were measured.
+
+    Args:
+        trainer: Of the side.
+        spec: Its settings.
+        folder: For what is written.
+
+    Returns:
+        Bytes above the model; None where there is no plan.
+    """
+    if not isinstance(trainer, MDPOTrainer):
+        return None
+    batches = [*range(spec.warm_up), *spec.timed_batches]
+    places = [index * spec.batch_size + k for index in batches for k in range(spec.batch_size)]
+    model: Any = trainer.accelerator.unwrap_model(trainer.model)
+    processor: Any = trainer.processing_class
+    rows, _ = make_rows(spec.geometry, spec.num_rows, seed=spec.seed)
+    dataset = Dataset.from_list([rows[place] for place in places])
+    return planned_bytes_above_model(spec, model, processor, dataset, folder / "plan")
 
 
 def quieten() -> None:

@@ -18,6 +18,7 @@ from mdpo.data.encoding import Encoder
 from mdpo.models.parts import find_parts, linear_targets
 from mdpo.models.policy import prepare_policy
 from mdpo.objectives import CHOSEN, REJECTED, REJECTED_IMAGE, Logps, make_objective
+from mdpo.scoring import SharedPrefixScorer
 
 
 @dataclass(frozen=True)
@@ -29,12 +30,14 @@ class Side:
         objective: ``dpo`` or ``mdpo``.
         cached: Whether reference log-probabilities are read from a cache filled beforehand.
         scorer: Of ours; None takes the default.
+        attention: Of ours, how packed rows attend; None takes the default.
     """
 
     code: Literal["trl", "official", "ours"]
     objective: Literal["dpo", "mdpo"]
     cached: bool = False
     scorer: str | None = None
+    attention: Literal["dense", "flex"] | None = None
 
 
 SIDES: dict[str, Side] = {
@@ -45,9 +48,11 @@ SIDES: dict[str, Side] = {
     "mdpo-online": Side("ours", "mdpo"),
     "mdpo-cached": Side("ours", "mdpo", cached=True),
     "mdpo-plain": Side("ours", "mdpo", scorer="plain"),
+    "mdpo-dense": Side("ours", "mdpo", attention="dense"),
+    "mdpo-flex": Side("ours", "mdpo", attention="flex"),
 }
 
-DEFAULT_SIDES: tuple[str, ...] = tuple(name for name in SIDES if name != "mdpo-plain")
+DEFAULT_SIDES: tuple[str, ...] = tuple(SIDES)[:6]
 BASE_SIDE = "trl-dpo"
 """What ratios are relative to."""
 
@@ -255,9 +260,18 @@ def _make_ours(
         **settings,
         **_common_arguments(spec, folder),
     )
-    return MDPOTrainer(
+    attention = SIDES[spec.side].attention
+    if attention == "flex":
+        model.set_attn_implementation({"text_config": "flex_attention"})
+    trainer = MDPOTrainer(
         model, args=args, train_dataset=dataset, processing_class=processor, peft_config=lora
     )
+    if attention == "dense":
+        # A user gets dense masks with eager attention; here they are wanted with SDPA.
+        policy: Any = trainer.model
+        trainer.scorer = SharedPrefixScorer(policy, attention="dense")
+        model.set_attn_implementation({"text_config": "sdpa"})
+    return trainer
 
 
 def _make_official(

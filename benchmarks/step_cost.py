@@ -99,7 +99,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--geometry", choices=(*FAMILIES, "both"), default="both", help="shape of model and rows")
     add("--width", choices=WIDTHS, default="small", help="full: the 7B shape (default small)")
     add("--sides", nargs="+", choices=tuple(SIDES), default=list(DEFAULT_SIDES), metavar="SIDE",
-        help=f"of {', '.join(SIDES)} (default: all but mdpo-plain)")  # fmt: skip
+        help=f"of {', '.join(SIDES)} (default: the first six)")  # fmt: skip
     add("--rounds", type=positive, default=5, help="times each side is run (default 5)")
     add("--steps-per-round", type=positive, default=1, help="timed steps per run (default 1)")
     add("--warm-up", type=positive,

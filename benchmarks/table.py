@@ -35,11 +35,20 @@ def summarise(runs: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
             "images_per_pair": mean(run["images_per_pair"] for run in good),
             "peak_bytes": spread([run["peak_bytes"] for run in good]),
             "peak_bytes_above_model": spread([run["peak_bytes_above_model"] for run in good]),
+            "planned_bytes_above_model": _median(
+                [run.get("planned_bytes_above_model") for run in good]
+            ),
             "roofline": spread([run["roofline"] for run in good]),
             "mfu": spread([run["mfu"] for run in good]) if good[0]["mfu"] else None,
             "collation_seconds": median(run["collation_seconds"] for run in good),
         }
     return summary
+
+
+def _median(values: Sequence[float | None]) -> float | None:
+    """Median of what is there, if anything is."""
+    known = [each for each in values if each is not None]
+    return median(known) if known else None
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
@@ -71,6 +80,7 @@ def format_summary(summary: dict[str, dict[str, Any]]) -> str:
         "images/pair",
         "peak, MiB",
         "above model, MiB",
+        "planned, MiB",
         "roofline",
         "collation, s",
     ]
@@ -89,6 +99,9 @@ def format_summary(summary: dict[str, dict[str, Any]]) -> str:
                 f"{each['images_per_pair']:.2f}",
                 _range(each["peak_bytes"], ".0f", scale=1 / MEBIBYTE),
                 _range(each["peak_bytes_above_model"], ".0f", scale=1 / MEBIBYTE),
+                f"{planned / MEBIBYTE:.0f}"
+                if (planned := each["planned_bytes_above_model"])
+                else "-",
                 _range(each["roofline"], ".2f"),
                 f"{each['collation_seconds']:.2f}",
             ]

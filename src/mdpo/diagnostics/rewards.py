@@ -19,7 +19,8 @@ from mdpo.data.collation import PreferenceCollator
 from mdpo.data.dataset import PreferenceDataset
 from mdpo.evaluation.statistics import Estimate, ratio_of_sums
 from mdpo.objectives import CHOSEN, REJECTED, REJECTED_IMAGE, Logps
-from mdpo.scoring import AdapterOff, FrozenCopy, PlainScorer, Reference
+from mdpo.scoring import AdapterOff, FrozenCopy, Reference, Scorer
+from mdpo.scoring.choice import checked, choose_scorer
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ def pair_rewards(
     """
     policy.eval()
     device = next(policy.parameters()).device
-    scorer = PlainScorer(policy)
+    scorer: Scorer | None = None
     source: Reference = (
         AdapterOff(policy, unwrap=lambda model: model)
         if reference is None
@@ -78,6 +79,8 @@ def pair_rewards(
     candidates = (CHOSEN, REJECTED, REJECTED_IMAGE)
     for batch in tqdm(loader, desc="scoring pairs", delay=1):
         batch = _moved(batch, device)
+        if scorer is None:
+            scorer = checked(choose_scorer(policy), policy, batch, candidates)
         logps = Logps(
             policy=scorer(policy, batch, candidates),
             reference=source(scorer, batch, candidates),

@@ -65,12 +65,12 @@ def choose_scorer(
 
 
 def checked(
-    scorer: SharedPrefixScorer, policy: nn.Module, batch: Batch, candidates: Sequence[Candidate]
+    scorer: Scorer, policy: nn.Module, batch: Batch, candidates: Sequence[Candidate]
 ) -> Scorer:
     """Compare shared-prefix and plain log-probabilities on one batch.
 
     Args:
-        scorer: To be checked.
+        scorer: To be checked; the plain one needs no check.
         policy: With or without wrappers, on its device.
         batch: A small one of the run's own data, on the same device.
         candidates: Of the run.
@@ -79,6 +79,8 @@ def checked(
         ``scorer`` if both agree; otherwise the plain one, after a warning that shows the
         difference.
     """
+    if not isinstance(scorer, SharedPrefixScorer):
+        return scorer
     core = bare(policy)
     before = core.config.get_text_config()._attn_implementation
     plain = PlainScorer(policy)

@@ -125,13 +125,16 @@ class Plan:
         return plan_lines(self)
 
 
-def make_plan(settings: Settings, *, rate: float | None = None, devices: int = 1) -> Plan:
+def make_plan(
+    settings: Settings, *, rate: float | None = None, devices: int = 1, processor: Any = None
+) -> Plan:
     """Work out what a run will take.
 
     Args:
         settings: Of the run, as ``mdpo train`` takes them.
         rate: Measured rate of one device in matrix products, in 10^12 operations per second.
         devices: That train together, each with all of the model.
+        processor: Of the model; None loads it.
 
     Returns:
         The plan.
@@ -149,7 +152,8 @@ def make_plan(settings: Settings, *, rate: float | None = None, devices: int = 1
         trust_remote_code=model_settings.trust_remote_code,
     )
     encoder = Encoder(
-        load_processor(
+        processor
+        or load_processor(
             model_settings.model_name_or_path,
             revision=model_settings.model_revision,
             trust_remote_code=model_settings.trust_remote_code,
