@@ -65,16 +65,22 @@ class PassPlanner:
         Returns:
             Tokens of one prompt per image slot, and of each response scored with it.
         """
-        total = 0
-        for slot, responses in self.responses.items():
-            prompt = example["prompt"]
-            if slot == NO_IMAGE:
-                prompt = without_images(prompt)
-            length = self.counter.prompt_length(
-                prompt, [image.size for image in example["images"][slot]]
+        prompts = {
+            slot: without_images(example["prompt"]) if slot == NO_IMAGE else example["prompt"]
+            for slot in example["images"]
+        }
+        lengths = {
+            slot: self.counter.prompt_length(
+                prompt, [each.size for each in example["images"][slot]]
             )
-            lengths = [self.counter.response_length(prompt, example[name]) for name in responses]
-            if self.max_length is not None:
-                lengths = [min(each, self.max_length - length) for each in lengths]
-            total += length + sum(lengths)
+            for slot, prompt in prompts.items()
+        }
+        # As collation has it: responses are cut alike for all images.
+        room = None if self.max_length is None else self.max_length - max(lengths.values())
+        total = 0
+        for slot, names in self.responses.items():
+            counts = [self.counter.response_length(prompts[slot], example[name]) for name in names]
+            total += lengths[slot] + sum(
+                each if room is None else min(each, room) for each in counts
+            )
         return total

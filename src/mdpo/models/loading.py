@@ -77,3 +77,17 @@ def load_processor(
     return AutoProcessor.from_pretrained(
         name, revision=revision, trust_remote_code=trust_remote_code
     )
+
+
+def restore_weights(model: PreTrainedModel, folder: str | Path) -> None:
+    """Put saved weights back into a model.
+
+    transformers renames parameters of some families when it saves them. Loading by name alone, as
+    its ``Trainer`` does, then finds none of them and leaves the model as it was.
+
+    Args:
+        model: Changed in place.
+        folder: What ``save_pretrained`` wrote.
+    """
+    saved = type(model).from_pretrained(folder, dtype=model.dtype, use_safetensors=True)
+    model.load_state_dict(saved.state_dict(), strict=True)

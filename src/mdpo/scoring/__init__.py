@@ -2,11 +2,14 @@
 
 from mdpo.scoring.plain import PlainScorer, Scorer
 from mdpo.scoring.reference import AdapterOff, FrozenCopy, Reference, frozen_copy_of
+from mdpo.scoring.reference_cache import CachedReference, LogpStore
 from mdpo.scoring.shared_prefix import SharedPrefixScorer
 
 __all__ = [
     "AdapterOff",
+    "CachedReference",
     "FrozenCopy",
+    "LogpStore",
     "PlainScorer",
     "Reference",
     "Scorer",

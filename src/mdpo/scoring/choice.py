@@ -96,15 +96,16 @@ def checked(
             )
             return plain
     differences = {
-        each: float(((got[each] - expected[each]).abs() / expected[each].abs().clamp(min=1)).max())
+        # What is no number is no agreement either.
+        each: float(relative.nan_to_num(nan=torch.inf).max())
         for each in expected
+        for relative in [(got[each] - expected[each]).abs() / expected[each].abs().clamp(min=1)]
     }
     worst = max(differences, key=lambda each: differences[each])
     dtype = torch.get_autocast_dtype(core.device.type)
     if not torch.is_autocast_enabled(core.device.type):
         dtype = core.dtype
     tolerance = TOLERANCE.get(dtype, HALF_TOLERANCE)
-    # A difference that is no number is no agreement either.
     if differences[worst] <= tolerance:
         return scorer
     core.set_attn_implementation({"text_config": before})

@@ -51,7 +51,7 @@ class LogpStore:
         """
         self.folder = root / fingerprint(facts)
         self._values: dict[tuple[int, str], float] = {}
-        self._file: Any = None
+        self._part = self.folder / f"part-{uuid.uuid4().hex}.jsonl"
         self.folder.mkdir(parents=True, exist_ok=True)
         description = self.folder / "facts.json"
         if not description.exists():
@@ -104,12 +104,10 @@ class LogpStore:
                 self._keep(key, str(candidate), value, place="this run")
                 record = {"row": _hex(key), "candidate": str(candidate), "logp": value}
                 lines.append(json.dumps(record) + "\n")
-        if self._file is None:
-            path = self.folder / f"part-{uuid.uuid4().hex}.jsonl"
-            self._file = path.open("a", encoding="utf-8")
-        self._file.write("".join(lines))
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        with self._part.open("a", encoding="utf-8") as file:
+            file.write("".join(lines))
+            file.flush()
+            os.fsync(file.fileno())
 
     def lookup(self, digests: Int[Tensor, " b"], candidates: Iterable[Candidate]) -> Logps:
         """Read log-probabilities.

@@ -1,7 +1,7 @@
 """mDPO on ``transformers.Trainer``: loss, metrics and what belongs to preference data.
 
 Loops, resume, sharding, loggers and hub uploads are the base class's. Public methods are
-overridden, and the two that choose a sampler, for which there is no public one.
+overridden, and those that choose a sampler or load a checkpoint, for which there are none.
 
 Shapes: ``b`` preference pairs.
 """
@@ -26,7 +26,7 @@ from mdpo.data.dataset import PreferenceDataset
 from mdpo.data.encoding import Encoder, TokenCounter
 from mdpo.data.passes import PassPlanner
 from mdpo.data.report import DataReport
-from mdpo.models.loading import load_model, load_processor
+from mdpo.models.loading import load_model, load_processor, restore_weights
 from mdpo.models.policy import disable_dropout, prepare_policy
 from mdpo.objectives import CHOSEN, REJECTED, REJECTED_IMAGE, Candidate, Logps
 from mdpo.objectives.logps import joined
@@ -492,6 +492,22 @@ class MDPOTrainer(Trainer):
         means = self._sums.pop("eval" if evaluating else "train", self.accelerator)
         logs.update({prefix + name: value for name, value in means.items()})
         super().log(logs, start_time)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        """Resume with the weights of a checkpoint, all of them."""
+        model = self.model if model is None else model
+        if self._is_sharded or not isinstance(model, PreTrainedModel):
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        else:
+            restore_weights(model, resume_from_checkpoint)
+
+    def _load_best_model(self) -> None:
+        """Go back to the weights of the best checkpoint, all of them."""
+        best = self.state.best_model_checkpoint
+        if self._is_sharded or best is None or not isinstance(self.model, PreTrainedModel):
+            super()._load_best_model()
+        else:
+            restore_weights(self.model, best)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save model and processor as the base class does, and a model card beside them.

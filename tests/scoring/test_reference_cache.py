@@ -1,0 +1,216 @@
+"""Reference log-probabilities on disk: exact, complete or refused, resumable, shared."""
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from mdpo.data.batch import Batch
+from mdpo.objectives import CHOSEN, REJECTED, REJECTED_IMAGE, Candidate
+from mdpo.scoring.plain import Scorer
+from mdpo.scoring.reference_cache import CachedReference, LogpStore, fill
+
+FACTS = {"weights": "w", "seed": 1}
+BIG = 2**63 - 1
+
+
+def store_in(folder: Path, **changes: Any) -> LogpStore:
+    return LogpStore(folder, FACTS | changes)
+
+
+def keys(*values: int) -> Tensor:
+    return torch.tensor(values)
+
+
+def batch_of(*digests: int) -> Batch:
+    return Batch(
+        prompts={},
+        responses={},
+        image_keys={},
+        has_image=torch.ones(len(digests), dtype=torch.bool),
+        rows=torch.arange(len(digests)),
+        digests=keys(*digests),
+    )
+
+
+class Counted:
+    """A reference that gives the key itself, and counts."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[list[int], list[Candidate]]] = []
+
+    def __call__(
+        self, scorer: Scorer, batch: Batch, candidates: Iterable[Candidate]
+    ) -> dict[Candidate, Tensor]:
+        wanted = list(candidates)
+        self.asked.append((batch["digests"].tolist(), wanted))
+        return {each: batch["digests"].float() for each in wanted}
+
+
+SCORER: Any = None
+
+
+def test_numbers_come_back_to_the_last_bit(tmp_path: Path) -> None:
+    values = torch.tensor([-123.45678, -1e-30, -3.4e38, -0.1])
+    store_in(tmp_path).append(keys(5, -7, BIG, -BIG - 1), {CHOSEN: values})
+    again = store_in(tmp_path)
+    got = again.lookup(keys(-BIG - 1, BIG, 5, -7), [CHOSEN])[CHOSEN]
+    assert torch.equal(got, values[[3, 2, 0, 1]])
+    assert got.dtype == torch.float32
+    assert len(again) == 4
+
+
+def test_other_facts_are_another_store(tmp_path: Path) -> None:
+    store_in(tmp_path).append(keys(1), {CHOSEN: torch.tensor([-1.0])})
+    for changes in ({"weights": "v"}, {"seed": 2}, {"corruption": "black"}):
+        assert len(store_in(tmp_path, **changes)) == 0
+    folder = store_in(tmp_path).folder
+    assert json.loads((folder / "facts.json").read_text()) == FACTS
+
+
+def test_candidates_are_kept_apart(tmp_path: Path) -> None:
+    store = store_in(tmp_path)
+    store.append(keys(1), {CHOSEN: torch.tensor([-1.0]), REJECTED: torch.tensor([-2.0])})
+    got = store.lookup(keys(1), [REJECTED, CHOSEN])
+    assert got[REJECTED].item() == -2
+    assert got[CHOSEN].item() == -1
+    assert store.missing([1], [CHOSEN, REJECTED_IMAGE]) == [0]
+
+
+def test_what_is_missing_is_refused_with_its_count(tmp_path: Path) -> None:
+    store = store_in(tmp_path)
+    store.append(keys(1), {CHOSEN: torch.tensor([-1.0])})
+    with pytest.raises(ValueError, match=r"2 of 3 rows .*precompute_ref_log_probs"):
+        store.lookup(keys(1, 2, 3), [CHOSEN])
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("-inf"), float("inf")])
+def test_values_that_are_not_finite_are_refused(tmp_path: Path, bad: float) -> None:
+    store = store_in(tmp_path)
+    with pytest.raises(ValueError, match=r"chosen/chosen is .* row key 0000000000000007"):
+        store.append(keys(7), {CHOSEN: torch.tensor([bad])})
+    assert len(store_in(tmp_path)) == 0
+
+
+def part_of(folder: Path) -> Path:
+    (part,) = folder.glob("part-*.jsonl")
+    return part
+
+
+def test_a_torn_last_line_is_left_out(tmp_path: Path) -> None:
+    store = store_in(tmp_path)
+    store.append(keys(1, 2), {CHOSEN: torch.tensor([-1.0, -2.0])})
+    part = part_of(store.folder)
+    part.write_text(part.read_text()[:-9])
+    again = store_in(tmp_path)
+    assert again.missing([1, 2], [CHOSEN]) == [1]
+    again.append(keys(2), {CHOSEN: torch.tensor([-2.0])})
+    assert store_in(tmp_path).missing([1, 2], [CHOSEN]) == []
+
+
+@pytest.mark.parametrize("line", ["{", "[]", '{"row": "zz", "candidate": "a", "logp": 1}', ""])
+def test_a_damaged_line_is_refused_by_file_and_number(tmp_path: Path, line: str) -> None:
+    store = store_in(tmp_path)
+    store.append(keys(1, 2), {CHOSEN: torch.tensor([-1.0, -2.0])})
+    part = part_of(store.folder)
+    first, second = part.read_text().splitlines()
+    part.write_text(f"{first}\n{line}\n{second}\n")
+    with pytest.raises(ValueError, match=r"part-.*line 2 is damaged"):
+        store_in(tmp_path)
+
+
+def test_two_runs_fill_one_store(tmp_path: Path) -> None:
+    one, other = store_in(tmp_path), store_in(tmp_path)
+    one.append(keys(1), {CHOSEN: torch.tensor([-1.0])})
+    other.append(keys(2), {CHOSEN: torch.tensor([-2.0])})
+    # Rounding differs between batch sizes; the first number stays.
+    other.append(keys(1), {CHOSEN: torch.tensor([-1.0001])})
+    assert one.missing([1, 2], [CHOSEN]) == [1]
+    one.reread()
+    assert one.lookup(keys(1, 2), [CHOSEN])[CHOSEN].tolist() == [-1.0, -2.0]
+    assert len(list(one.folder.glob("part-*.jsonl"))) == 2
+
+
+def test_numbers_that_contradict_each_other_are_refused(tmp_path: Path) -> None:
+    store = store_in(tmp_path)
+    store.append(keys(1), {CHOSEN: torch.tensor([-100.0])})
+    with pytest.raises(ValueError, match=r"-101.0 in this run, but -100.0"):
+        store.append(keys(1), {CHOSEN: torch.tensor([-101.0])})
+    assert store.lookup(keys(1), [CHOSEN])[CHOSEN].item() == -100
+
+
+def test_known_rows_ask_nobody(tmp_path: Path) -> None:
+    store = store_in(tmp_path)
+    store.append(keys(1, 2), {CHOSEN: torch.tensor([-1.0, -2.0])})
+    got = CachedReference(store, online=None)(SCORER, batch_of(2, 1), [CHOSEN])
+    assert got[CHOSEN].tolist() == [-2.0, -1.0]
+    assert not got[CHOSEN].requires_grad
+
+
+def test_what_is_drawn_per_epoch_is_computed_and_never_kept(tmp_path: Path) -> None:
+    store, online = store_in(tmp_path), Counted()
+    store.append(keys(1, 2), {CHOSEN: torch.tensor([-1.0, -2.0])})
+    reference = CachedReference(store, online=online, drawn_per_epoch={"rejected"})
+    got = reference(SCORER, batch_of(1, 2), [CHOSEN, REJECTED_IMAGE])
+    assert online.asked == [([1, 2], [REJECTED_IMAGE])]
+    assert got[CHOSEN].tolist() == [-1.0, -2.0]
+    assert got[REJECTED_IMAGE].tolist() == [1.0, 2.0]
+    assert len(store) == 2
+    with pytest.raises(ValueError, match="corruption_per_epoch"):
+        CachedReference(store, online=None, drawn_per_epoch={"rejected"})(
+            SCORER, batch_of(1), [REJECTED_IMAGE]
+        )
+
+
+DIGESTS = [11, 12, 13, 11, 14]
+
+
+def run_fill(
+    store: LogpStore,
+    *,
+    stop_after: int | None = None,
+    shard: tuple[int, int] = (0, 1),
+    candidates: Sequence[Candidate] = (CHOSEN,),
+) -> tuple[int, list[list[int]]]:
+    collated: list[list[int]] = []
+
+    def collate(positions: list[int]) -> Batch:
+        if stop_after is not None and len(collated) == stop_after:
+            raise KeyboardInterrupt
+        collated.append(positions)
+        return batch_of(*(DIGESTS[each] for each in positions))
+
+    def score(batch: Batch, wanted: Sequence[Candidate]) -> dict[Candidate, Tensor]:
+        return {each: -batch["digests"].float() for each in wanted}
+
+    count = fill(
+        store, DIGESTS, collate, score, candidates=candidates, batch_size=2, shard=shard,
+        show_progress=False,
+    )  # fmt: skip
+    return count, collated
+
+
+def test_fill_computes_each_row_once(tmp_path: Path) -> None:
+    store = store_in(tmp_path)
+    assert run_fill(store) == (4, [[0, 1], [2, 4]])
+    assert store.lookup(keys(*DIGESTS), [CHOSEN])[CHOSEN].tolist() == [-11, -12, -13, -11, -14]
+    assert run_fill(store) == (0, [])
+    assert run_fill(store, candidates=(CHOSEN, REJECTED))[0] == 4
+
+
+def test_fill_goes_on_where_it_was_cut_off(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run_fill(store_in(tmp_path), stop_after=1)
+    assert run_fill(store_in(tmp_path)) == (2, [[2, 4]])
+
+
+def test_processes_share_the_work(tmp_path: Path) -> None:
+    # Both look before either has written, as processes do.
+    stores = [store_in(tmp_path) for _ in range(2)]
+    parts = [run_fill(stores[rank], shard=(rank, 2))[1] for rank in range(2)]
+    assert parts == [[[0, 2]], [[1, 4]]]
+    assert store_in(tmp_path).missing(DIGESTS, [CHOSEN]) == []
