@@ -112,6 +112,12 @@ class MDPOTrainer(Trainer):
             )
         name = str(model.config._name_or_path or type(model).__name__)
         args = args if args is not None else MDPOConfig(output_dir=f"{Path(name).name}-mdpo")
+        if args.n_gpu > 1:
+            raise ValueError(
+                f"One process sees {args.n_gpu} GPUs, and a packed batch cannot be split between "
+                "them. Take one process per GPU: `accelerate launch -m mdpo train ...`, or show "
+                "one GPU only: CUDA_VISIBLE_DEVICES=0."
+            )
         self.objective = args.make_objective()
         self.reports: dict[str, DataReport] = {}
         processing_class = processing_class or load_processor(name)
