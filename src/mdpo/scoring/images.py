@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
+from weakref import WeakKeyDictionary
 
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
@@ -138,7 +139,7 @@ class ImageEncoder:
                 "`feature_cache` needs a frozen vision tower and projector: features of weights "
                 "that are trained change at each step. Set it to none."
             )
-        self._same: dict[int, bool] = {}
+        self._same: WeakKeyDictionary[PreTrainedModel, bool] = WeakKeyDictionary()
         self._batch: Batch | None = None
         self._encoded: dict[str, _Encoded] = {}
         self._form: _Form | None = None
@@ -216,9 +217,9 @@ class ImageEncoder:
             return False
         if model is self.policy:
             return True
-        if id(model) not in self._same:
-            self._same[id(model)] = same_encoder(self.policy, model)
-        return self._same[id(model)]
+        if model not in self._same:
+            self._same[model] = same_encoder(self.policy, model)
+        return self._same[model]
 
 
 def image_inputs(prompt: Inputs) -> Inputs:

@@ -67,6 +67,7 @@ class SharedPrefixScorer:
         self.images = images or ImageEncoder(bare(policy))
         self.in_forward = in_forward
         self._set_up: WeakSet[nn.Module] = WeakSet()
+        self._last: tuple[Batch, tuple[Candidate, ...], Packed] | None = None
 
     def __call__(
         self, model: nn.Module, batch: Batch, candidates: Iterable[Candidate]
@@ -84,13 +85,20 @@ class SharedPrefixScorer:
         wanted = tuple(sorted(set(candidates)))
         core = bare(model)
         self._choose_attention(core)
-        packed = pack(batch, wanted, lambda rows: positions(core, rows))
+        packed = self._pack(core, batch, wanted)
         inputs, predictors = self._masked(core, packed)
         inputs |= self._with_images(core, batch, by_image(wanted))
         logps = _token_logps(model, core, inputs, predictors, packed.response_ids)
         pairs = len(batch["rows"])
         sums = sum_by_row(logps, packed.owners, num_rows=len(wanted) * pairs)
         return dict(zip(wanted, sums.split(pairs), strict=True))
+
+    def _pack(self, core: PreTrainedModel, batch: Batch, wanted: tuple[Candidate, ...]) -> Packed:
+        """Lay candidates out, once for policy and reference: it makes the host wait."""
+        if self._last is None or self._last[0] is not batch or self._last[1] != wanted:
+            packed = pack(batch, wanted, lambda rows: positions(core, rows))
+            self._last = (batch, wanted, packed)
+        return self._last[2]
 
     def _choose_attention(self, core: PreTrainedModel) -> None:
         """Give a model's decoder the attention this scorer needs, once."""

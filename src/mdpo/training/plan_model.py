@@ -175,8 +175,12 @@ def _checkpoint_layers(policy: PreTrainedModel | PeftModel, args: MDPOConfig) ->
             "kept activations to main memory."
         )
     every = options.pop("every_n_layers", 1)
-    enable: Any = policy.activation_checkpointing_enable
-    enable(activation_checkpointing_kwargs=options or None, every_n_layers=every)
+    if hasattr(policy, "activation_checkpointing_enable"):
+        enable: Any = policy.activation_checkpointing_enable
+        enable(activation_checkpointing_kwargs=options or None, every_n_layers=every)
+    else:
+        # Its name before transformers 5.23.
+        policy.gradient_checkpointing_enable(gradient_checkpointing_kwargs=options or None)
 
 
 class MeasuredModel:
