@@ -7,7 +7,7 @@ import torch
 from transformers import LlavaProcessor
 
 from conftest import picture
-from mdpo.data.collation import PreferenceCollator
+from mdpo.data.collation import PassCollator, PreferenceCollator
 from mdpo.data.dataset import Example
 from mdpo.data.encoding import Encoder, TokenCounter
 from mdpo.data.passes import PassPlanner
@@ -50,7 +50,7 @@ def test_tokens_are_those_of_the_packed_sequence(
 ) -> None:
     pair = example(1, words=12, images=images)
     counted = planner(encoder, 1, max_length=max_length).tokens(pair)
-    batch = PreferenceCollator(encoder, max_length=max_length).batch([pair])
+    batch = PreferenceCollator(encoder, max_length=max_length)([pair])
 
     def positions(rows: CandidateRows) -> torch.Tensor:
         return rows.inputs["input_ids"][None]
@@ -76,7 +76,7 @@ def test_a_batch_within_the_budget_is_one_pass(encoder: Encoder) -> None:
 
 def test_collation_gives_the_passes_and_all_rows(encoder: Encoder) -> None:
     pairs = [example(k) for k in (4, 2, 7)]
-    collator = PreferenceCollator(encoder, planner=planner(encoder, 1))
+    collator = PassCollator(PreferenceCollator(encoder), planner(encoder, 1))
     collated: Any = collator(pairs)
     assert next(iter(collated)) == "rows", "libraries read the size of a batch off its first tensor"
     assert sorted(collated["rows"].tolist()) == [2, 4, 7]
@@ -89,6 +89,6 @@ def test_text_of_a_slot_without_images_is_counted_without_them(encoder: Encoder)
     pair = example(0, images=1)
     pair["images"]["none"] = []
     plan = PassPlanner(TokenCounter(encoder), max_tokens=1, responses={"none": ("chosen",)})
-    batch = PreferenceCollator(encoder).batch([pair])
+    batch = PreferenceCollator(encoder)([pair])
     prompt = int(batch["prompts"]["none"]["attention_mask"].sum())
     assert plan.tokens(pair) == prompt + int(batch["responses"]["chosen"]["attention_mask"].sum())

@@ -93,7 +93,8 @@ def test_attention_follows_that_of_the_model(model: LlavaForConditionalGeneratio
         assert attention_for(model) == expected
     SharedPrefixScorer(model)(model, text_batch(), WANTED)
     assert model.config.get_text_config()._attn_implementation == BRANCHES
-    assert model.config.vision_config._attn_implementation == "sdpa"
+    vision: Any = model.config.vision_config
+    assert vision._attn_implementation == "sdpa"
 
 
 @pytest.mark.parametrize(

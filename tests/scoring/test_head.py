@@ -128,7 +128,7 @@ def test_stands_in_and_steps_back() -> None:
 def test_steps_back_after_an_error_and_keeps_a_forward_set_by_others() -> None:
     head = head_of(bias=False, trained=False)
     original = head.forward
-    head.forward = lambda x: original(x) * 2  # as hooks of other libraries do
+    head.forward = lambda input: original(input) * 2  # as hooks of other libraries do
     own = head.forward
     with (
         pytest.raises(RuntimeError, match="boom"),

@@ -1,5 +1,7 @@
 """Packed rows: the layout worked by hand, and the masks of all three kinds of attention."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -124,7 +126,8 @@ def test_attention_by_branches_equals_one_masked_product(groups: int) -> None:
 
     query, key, value = made(4), made(groups), made(groups)
     weights = torch.randn(1, size, 4, 8, generator=generator)
-    got, _ = branch_attention(
+    attend: Any = branch_attention
+    got, _ = attend(
         torch.nn.Identity(), query, key, value, None, scaling=0.3, packed=PackedAttention(ROWS)
     )
     grads = torch.autograd.grad((got * weights).sum(), (query, key, value))
@@ -142,6 +145,7 @@ def test_without_packed_rows_it_is_causal_attention() -> None:
     generator = torch.Generator().manual_seed(0)
     query, key, value = (torch.randn(2, 4, 5, 8, generator=generator) for _ in range(3))
     module = torch.nn.Identity()
-    got, _ = branch_attention(module, query, key, value, None)
+    attend: Any = branch_attention
+    got, _ = attend(module, query, key, value, None)
     expected = torch.nn.functional.scaled_dot_product_attention(query, key, value, is_causal=True)
     torch.testing.assert_close(got, expected.transpose(1, 2))

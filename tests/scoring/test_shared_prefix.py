@@ -116,7 +116,7 @@ def batch_of(family: str, rows: Sequence[dict[str, Any]], *, side: str = "left")
     )
     processor = tiny(family).processor
     processor.tokenizer.padding_side = side
-    return PreferenceCollator(Encoder(processor)).batch([dataset[k] for k in range(len(dataset))])
+    return PreferenceCollator(Encoder(processor))([dataset[k] for k in range(len(dataset))])
 
 
 @cache

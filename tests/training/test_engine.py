@@ -13,6 +13,7 @@ from peft import LoraConfig, PeftModel
 from torch import Tensor
 
 from mdpo import MDPOConfig, MDPOTrainer
+from mdpo.data.collation import PreferenceCollator
 from mdpo.models.loading import load_model
 from mdpo.scoring import CachedReference, PlainScorer, SharedPrefixScorer
 from mdpo.scoring.reference import FrozenCopy
@@ -72,7 +73,8 @@ def encoded(run: MDPOTrainer, work: Callable[[], Any]) -> int:
     towers = [base.model.vision_tower]
     online = getattr(run.reference, "online", run.reference)
     if isinstance(online, FrozenCopy):
-        towers.append(online.model.model.vision_tower)
+        reference: Any = online.model
+        towers.append(reference.model.vision_tower)
 
     def count(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         counts.append(len(kwargs["pixel_values"] if "pixel_values" in kwargs else args[0]))
@@ -201,17 +203,18 @@ def test_a_first_pass_that_was_cut_off_goes_on(
 ) -> None:
     stored = {"precompute_ref_log_probs": True, "ref_cache_dir": str(tmp_path / "refs")}
     run = trainer(precompute_ref_batch_size=1, **stored)
-    original, calls = run.data_collator.batch, []
+    original, calls = PreferenceCollator.__call__, []
 
-    def cut(examples: Any) -> Any:
+    def cut(self: PreferenceCollator, examples: Any) -> Any:
         calls.append(len(examples))
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return original(examples)
+        return original(self, examples)
 
-    monkeypatch.setattr(run.data_collator, "batch", cut)
+    monkeypatch.setattr(PreferenceCollator, "__call__", cut)
     with pytest.raises(KeyboardInterrupt):
         run.train()
+    monkeypatch.undo()
     assert trainer(**stored).precompute_reference() == 2
 
 

@@ -26,35 +26,14 @@ class PreferenceCollator:
         encoder: Of the model.
         max_length: Longest row, in tokens, image tokens included; the end of a longer response is
             cut. None cuts nothing. Prompts are never cut.
-        planner: Splits a batch into passes; None leaves it whole.
     """
 
-    def __init__(
-        self,
-        encoder: Encoder,
-        *,
-        max_length: int | None = None,
-        planner: PassPlanner | None = None,
-    ) -> None:
-        """Keep the encoder and the limits."""
-        self.encoder, self.max_length, self.planner = encoder, max_length, planner
+    def __init__(self, encoder: Encoder, *, max_length: int | None = None) -> None:
+        """Keep the encoder and the limit."""
+        self.encoder, self.max_length = encoder, max_length
 
-    def __call__(self, examples: Sequence[Example]) -> Batch | Passes:
+    def __call__(self, examples: Sequence[Example]) -> Batch:
         """Collate examples.
-
-        Args:
-            examples: Of ``PreferenceDataset``; all with the same image slots.
-
-        Returns:
-            A batch on the CPU; several if there is a planner.
-        """
-        if self.planner is None:
-            return self.batch(examples)
-        passes = [self.batch(each) for each in self.planner(examples)]
-        return Passes(rows=torch.cat([each["rows"] for each in passes]), passes=passes)
-
-    def batch(self, examples: Sequence[Example]) -> Batch:
-        """Collate examples that go through the model together.
 
         Args:
             examples: Of ``PreferenceDataset``; all with the same image slots.
@@ -128,6 +107,31 @@ class PreferenceCollator:
                 [[1] * len(row) + [0] * (longest - len(row)) for row in ids]
             ),
         }
+
+
+class PassCollator:
+    """Collates a batch as several that go through the model one after the other.
+
+    Attributes:
+        collator: Of each pass.
+        planner: Splits a batch.
+    """
+
+    def __init__(self, collator: PreferenceCollator, planner: PassPlanner) -> None:
+        """Keep both."""
+        self.collator, self.planner = collator, planner
+
+    def __call__(self, examples: Sequence[Example]) -> Passes:
+        """Collate examples.
+
+        Args:
+            examples: Of ``PreferenceDataset``; all with the same image slots.
+
+        Returns:
+            Batches on the CPU.
+        """
+        passes = [self.collator(each) for each in self.planner(examples)]
+        return Passes(rows=torch.cat([each["rows"] for each in passes]), passes=passes)
 
 
 def image_key(image: Image.Image) -> int:

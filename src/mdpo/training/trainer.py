@@ -21,7 +21,7 @@ from torch.utils.data import Sampler, SequentialSampler
 from transformers import EvalPrediction, PreTrainedModel, Trainer, TrainerCallback, set_seed
 
 from mdpo.data.batch import Batch, Passes
-from mdpo.data.collation import PreferenceCollator
+from mdpo.data.collation import PassCollator, PreferenceCollator
 from mdpo.data.dataset import PreferenceDataset
 from mdpo.data.encoding import Encoder, TokenCounter
 from mdpo.data.passes import PassPlanner
@@ -36,7 +36,6 @@ from mdpo.scoring import (
     PlainScorer,
     Reference,
     Scorer,
-    SharedPrefixScorer,
     frozen_copy_of,
 )
 from mdpo.scoring.choice import checked, choose_scorer
@@ -234,7 +233,8 @@ class MDPOTrainer(Trainer):
             for each in self._candidates(mode, dataset.image_slots)
             if each.image not in reference.drawn_per_epoch
         ]
-        if dataset.digests is None or not isinstance(self.data_collator, PreferenceCollator):
+        collator = self._own_collator
+        if dataset.digests is None or collator is None:
             raise ValueError(
                 "`precompute_ref_log_probs` needs rows whose pixels were hashed: give the data as "
                 "a path or rows, and leave `data_collator` out."
@@ -252,11 +252,10 @@ class MDPOTrainer(Trainer):
                 f"computed under {self.accelerator.distributed_type.value}. Fill the store with a "
                 "run on one device first: the same command with `--max_steps 1`."
             )
-        collator = self.data_collator
 
         def collate(positions: list[int]) -> Batch:
             examples = [dataset[position] for position in positions]
-            return self._prepare_inputs(dict(collator.batch(examples)))  # pyright: ignore[reportArgumentType, reportReturnType]
+            return self._prepare_inputs(dict(collator(examples)))  # pyright: ignore[reportArgumentType, reportReturnType]
 
         with self.accelerator.autocast():
             computed = fill(
@@ -299,18 +298,29 @@ class MDPOTrainer(Trainer):
         self._policy_is_initial = False
         return super().train(*args, **kwargs)
 
-    def _make_collator(self, args: MDPOConfig, encoder: Encoder) -> PreferenceCollator:
+    def _make_collator(
+        self, args: MDPOConfig, encoder: Encoder
+    ) -> PreferenceCollator | PassCollator:
         """Make what turns examples into batches, in passes if there is a budget."""
-        planner = None
-        if args.max_tokens_per_batch is not None:
-            slots = by_image(self.objective.candidates)
-            planner = PassPlanner(
-                TokenCounter(encoder),
-                max_tokens=args.max_tokens_per_batch,
-                responses={slot: [each.response for each in slots[slot]] for slot in slots},
-                max_length=args.max_length,
-            )
-        return PreferenceCollator(encoder, max_length=args.max_length, planner=planner)
+        collator = PreferenceCollator(encoder, max_length=args.max_length)
+        if args.max_tokens_per_batch is None:
+            return collator
+        slots = by_image(self.objective.candidates)
+        planner = PassPlanner(
+            TokenCounter(encoder),
+            max_tokens=args.max_tokens_per_batch,
+            responses={slot: [each.response for each in slots[slot]] for slot in slots},
+            max_length=args.max_length,
+        )
+        return PassCollator(collator, planner)
+
+    @property
+    def _own_collator(self) -> PreferenceCollator | None:
+        """What makes a batch of any examples; None if the user brought a collator."""
+        collator = self.data_collator
+        if isinstance(collator, PassCollator):
+            return collator.collator
+        return collator if isinstance(collator, PreferenceCollator) else None
 
     def _refuse_passes_where_each_backward_steps(self) -> None:
         """Refuse a budget where a second backward is not merely added to the first."""
@@ -343,14 +353,11 @@ class MDPOTrainer(Trainer):
         images = ImageEncoder(bare(policy), cache=cache, cached_slots=cached_slots(self.args))
         scorer = choose_scorer(policy, images=images, in_forward=self._is_sharded)
         dataset = self.train_dataset or self.eval_dataset
-        if not isinstance(scorer, SharedPrefixScorer) or self._is_sharded:
-            return scorer
-        if not isinstance(dataset, PreferenceDataset) or not isinstance(
-            self.data_collator, PreferenceCollator
-        ):
+        collator = self._own_collator
+        if self._is_sharded or collator is None or not isinstance(dataset, PreferenceDataset):
             return scorer
         examples = [dataset[position] for position in range(min(2, len(dataset)))]
-        batch: Any = self._prepare_inputs(dict(self.data_collator.batch(examples)))  # pyright: ignore[reportArgumentType]
+        batch: Any = self._prepare_inputs(dict(collator(examples)))
         with self.accelerator.autocast():
             return checked(scorer, policy, batch, self.objective.candidates)
 
