@@ -10,6 +10,8 @@ Shapes: ``b`` preference pairs.
 import json
 import math
 import os
+import re
+import sys
 import uuid
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -28,8 +30,12 @@ from mdpo.scoring.reference import Reference
 
 Logps = dict[Candidate, Float[Tensor, " b"]]
 
-SPREAD = 1e-3
-"""Difference between two computations of one number that is rounding, relative and absolute."""
+SPREAD = 2e-2
+"""Difference between two computations of one number, in half precision and other batches, that is
+rounding: relative and absolute."""
+
+UNKEYED = 0
+"""Digest of a row whose texts and pixels were not hashed: it would stand for every such row."""
 
 
 class LogpStore:
@@ -51,15 +57,10 @@ class LogpStore:
         """
         self.folder = root / fingerprint(facts)
         self._values: dict[tuple[int, str], float] = {}
-        self._part = self.folder / f"part-{uuid.uuid4().hex}.jsonl"
+        self._part: Path | None = None
         self.folder.mkdir(parents=True, exist_ok=True)
-        description = self.folder / "facts.json"
-        if not description.exists():
-            part = description.with_suffix(f".{uuid.uuid4().hex}.part")
-            part.write_text(json.dumps(dict(facts), indent=2, sort_keys=True), encoding="utf-8")
-            part.replace(description)
-        for path in sorted(self.folder.glob("part-*.jsonl")):
-            self._read(path)
+        self._claim(json.dumps(dict(facts), indent=2, sort_keys=True))
+        self.reread()
 
     def __len__(self) -> int:
         """Number of log-probabilities."""
@@ -76,12 +77,13 @@ class LogpStore:
             Their places in ``digests``; of equal rows the first only.
         """
         names = [str(each) for each in candidates]
-        first = {key: place for place, key in reversed(list(enumerate(digests)))}
-        return sorted(
+        if names:
+            self._refuse_unkeyed(digests)
+        return [
             place
-            for key, place in first.items()
-            if any((key, name) not in self._values for name in names)
-        )
+            for place in _first_places(digests)
+            if any((digests[place], name) not in self._values for name in names)
+        ]
 
     def append(self, digests: Int[Tensor, " b"], logps: Mapping[Candidate, Tensor]) -> None:
         """Add log-probabilities; they are on disk when this returns.
@@ -91,23 +93,31 @@ class LogpStore:
             logps: By candidate, one per row.
 
         Raises:
-            ValueError: If one is not finite.
+            ValueError: If one is not finite or contradicts what is there, or a row was not hashed;
+                nothing is kept then.
         """
-        lines = []
-        for candidate, values in logps.items():
-            for key, value in zip(digests.tolist(), values.float().tolist(), strict=True):
+        keys, fresh = digests.tolist(), dict[tuple[int, str], float]()
+        self._refuse_unkeyed(keys)
+        for each, values in logps.items():
+            candidate = str(each)
+            for key, value in zip(keys, values.float().tolist(), strict=True):
                 if not math.isfinite(value):
                     raise ValueError(
                         f"The reference log-probability of candidate {candidate} is {value} for "
                         f"row key {_hex(key)}. It was not stored; look at the model's weights."
                     )
-                self._keep(key, str(candidate), value, place="this run")
-                record = {"row": _hex(key), "candidate": str(candidate), "logp": value}
-                lines.append(json.dumps(record) + "\n")
-        with self._part.open("a", encoding="utf-8") as file:
-            file.write("".join(lines))
-            file.flush()
-            os.fsync(file.fileno())
+                first = fresh.setdefault((key, candidate), value)
+                self._refuse_contradiction((key, candidate), first, value, place="this run")
+        self._write(
+            json.dumps({"row": _hex(key), "candidate": candidate, "logp": value}) + "\n"
+            for (key, candidate), value in fresh.items()
+        )
+        for key, value in fresh.items():
+            self._values.setdefault(key, value)
+
+    def close(self) -> None:
+        """End the part that this process writes; what is added later goes into a new one."""
+        self._part = None
 
     def lookup(self, digests: Int[Tensor, " b"], candidates: Iterable[Candidate]) -> Logps:
         """Read log-probabilities.
@@ -143,29 +153,67 @@ class LogpStore:
         for path in sorted(self.folder.glob("part-*.jsonl")):
             self._read(path)
 
+    def _claim(self, description: str) -> None:
+        """Write down what the store belongs to, or check that it says so."""
+        path = self.folder / "facts.json"
+        if not path.exists():
+            part = path.with_suffix(f".{uuid.uuid4().hex}.part")
+            part.write_text(description, encoding="utf-8")
+            part.replace(path)
+        elif path.read_text(encoding="utf-8") != description:
+            raise ValueError(
+                f"{path} does not say what the folder's name stands for, so it was changed. "
+                "Delete that folder; its rows are then computed again."
+            )
+
+    def _write(self, lines: Iterable[str]) -> None:
+        """Add lines to the part of this process; they are on disk when this returns."""
+        if self._part is None:
+            self._part = self.folder / f"part-{uuid.uuid4().hex}.jsonl"
+        try:
+            with self._part.open("a", encoding="utf-8") as file:
+                file.write("".join(lines))
+                file.flush()
+                os.fsync(file.fileno())
+        except BaseException:
+            # The last line may be torn, and another after it would make the part unreadable.
+            self.close()
+            raise
+
     def _read(self, path: Path) -> None:
         """Take in one part; a last line that was cut off is left out."""
-        lines = path.read_text(encoding="utf-8").split("\n")
-        for number, line in enumerate(lines[:-1], start=1):
+        # As bytes: a damaged line need not be text.
+        for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
             place = f"{path}, line {number}"
             try:
-                record = json.loads(line)
-                key, candidate = int(record["row"], 16), str(record["candidate"])
-                value = float(record["logp"])
+                key, candidate, value = _parse(line)
             except (ValueError, KeyError, TypeError) as error:
                 raise ValueError(
                     f"{place} is damaged ({type(error).__name__}: {error}). Delete the file; its "
                     "rows are then computed again."
                 ) from None
-            self._keep(key - 2**64 if key >= 2**63 else key, candidate, value, place=place)
+            key = (key, sys.intern(candidate))
+            self._refuse_contradiction(key, value, value, place=place)
+            self._values.setdefault(key, value)
 
-    def _keep(self, key: int, candidate: str, value: float, *, place: str) -> None:
-        """Keep the first value of each key, and refuse one that contradicts it."""
-        first = self._values.setdefault((key, candidate), value)
+    def _refuse_contradiction(
+        self, key: tuple[int, str], first: float, value: float, *, place: str
+    ) -> None:
+        """Refuse a value that differs by more than rounding from the one there, or ``first``."""
+        first = self._values.get(key, first)
         if abs(first - value) > SPREAD * (1 + abs(first)):
             raise ValueError(
-                f"Row {_hex(key)}, candidate {candidate} has reference log-probability {value} in "
+                f"Row {_hex(key[0])}, candidate {key[1]} has reference log-probability {value} in "
                 f"{place}, but {first} elsewhere in {self.folder}. Delete that folder."
+            )
+
+    def _refuse_unkeyed(self, digests: Sequence[int]) -> None:
+        """Refuse rows that cannot be told apart."""
+        if unkeyed := sum(key == UNKEYED for key in digests):
+            raise ValueError(
+                f"{unkeyed} of {len(digests)} rows have digest {UNKEYED}: their texts and pixels "
+                "were not hashed, so nothing can be stored for them. Give `PreferenceDataset` the "
+                "`digests` of the data report."
             )
 
 
@@ -234,14 +282,16 @@ def fill(
         score: From batch and candidates to reference log-probabilities.
         candidates: What is needed of each row.
         batch_size: Pairs at a time.
-        shard: Number of this process and of all; each computes its share.
+        shard: Number of this process and of all; each computes its share, which does not depend
+            on what others have stored by now.
         show_progress: Whether to show a progress bar.
 
     Returns:
         How many rows were computed.
     """
     rank, world = shard
-    missing = store.missing(digests, candidates)[rank::world]
+    own = set(_first_places(digests)[rank::world])
+    missing = [each for each in store.missing(digests, candidates) if each in own]
     bar = tqdm(
         total=len(missing), desc="reference log-probabilities", disable=not show_progress, delay=1
     )
@@ -253,6 +303,23 @@ def fill(
     return len(missing)
 
 
+def _first_places(digests: Sequence[int]) -> list[int]:
+    """Find where each row stands first, in order."""
+    return sorted({key: place for place, key in reversed(list(enumerate(digests)))}.values())
+
+
 def _hex(key: int) -> str:
     """Write the key of a row."""
     return f"{key % 2**64:016x}"
+
+
+def _parse(line: bytes) -> tuple[int, str, float]:
+    """Read key, candidate and value off a line."""
+    record = json.loads(line)
+    row, value = record["row"], record["logp"]
+    if not re.fullmatch(r"[0-9a-f]{16}", row):
+        raise ValueError(f"`row` must be 16 hexadecimal digits, got {row!r}")
+    if type(value) is not float or not math.isfinite(value):
+        raise ValueError(f"`logp` must be a finite number, got {value!r}")
+    key = int(row, 16)
+    return key - 2**64 if key >= 2**63 else key, str(Candidate.parse(record["candidate"])), value

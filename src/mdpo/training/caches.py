@@ -1,5 +1,6 @@
 """What a run keeps from step to step or from run to run: reference log-probabilities, features."""
 
+import json
 import os
 from importlib.metadata import version
 from pathlib import Path
@@ -12,6 +13,9 @@ from mdpo.models.fingerprints import fingerprint, processor_fingerprint, weights
 from mdpo.scoring.images import DiskCache, FeatureCache, MemoryCache, feature_bytes
 from mdpo.scoring.reference_cache import LogpStore
 from mdpo.training.config import MDPOConfig
+
+UNTOLD = ("_name_or_path", "transformers_version")
+"""Fields of a config that say nothing of what the model computes."""
 
 logger = logging.get_logger(__name__)
 
@@ -33,6 +37,7 @@ def open_logp_store(
     root = Path(args.ref_cache_dir) if args.ref_cache_dir else cache_folder() / "reference"
     facts: dict[str, Any] = {
         "weights": weights_of(model),
+        "config": _config_of(model),
         "processor": processor_fingerprint(processor),
         "computed in": "bfloat16" if args.bf16 else "float16" if args.fp16 else str(model.dtype),
         "corruption": args.corruption,
@@ -40,7 +45,7 @@ def open_logp_store(
         "corruption seed": args.seed if args.data_seed is None else args.data_seed,
         "image_condition": args.image_condition,
         "max_length": args.max_length,
-        "mdpo": version("multimodal-dpo"),
+        "versions": {name: version(name) for name in ("multimodal-dpo", "transformers")},
     }
     if args.corruption == "random_image" or args.image_condition == "swapped":
         # Which image is borrowed depends on all rows of the set.
@@ -69,10 +74,25 @@ def open_feature_cache(
         logger.warning(f"Image features are kept in main memory: up to {size:.2f} GiB.")
         return MemoryCache()
     root = Path(args.feature_cache_dir) if args.feature_cache_dir else cache_folder() / "features"
-    facts = {"weights": weights_of(model), "processor": processor_fingerprint(processor)}
+    facts = {
+        "weights": weights_of(model),
+        "config": _config_of(model),
+        "processor": processor_fingerprint(processor),
+    }
     folder = root / fingerprint(facts)
     logger.warning(f"Image features are kept in {folder}: up to {size:.2f} GiB.")
     return DiskCache(folder)
+
+
+def _config_of(model: Any) -> str:
+    """Hash a model's config but for its origin: another rotary base makes another model."""
+
+    def told(values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        return {key: told(each) for key, each in values.items() if key not in UNTOLD}
+
+    return fingerprint(told(json.loads(model.config.to_json_string(use_diff=False))))
 
 
 def cached_slots(args: MDPOConfig) -> tuple[str, ...]:
