@@ -68,7 +68,7 @@ def _inspect(values: argparse.Namespace) -> int:
 
     counter = None
     if values.model is not None:
-        from mdpo.models.loading import load_processor
+        from mdpo.models.processors import load_processor
 
         counter = TokenCounter(Encoder(load_processor(values.model)))
     elif values.max_length is not None:

@@ -35,7 +35,7 @@ def run(arguments: Sequence[str]) -> int:
     values = parser.parse_args(arguments)
     from mdpo.evaluation.generation import generate, read_prompts
     from mdpo.models.adapted import load_adapted, weights_fingerprint
-    from mdpo.models.loading import load_processor
+    from mdpo.models.processors import load_processor
 
     prompts = read_prompts(values.data)
     model = load_adapted(values.model, values.adapter, dtype=values.dtype)

@@ -66,7 +66,8 @@ def _score(values: argparse.Namespace) -> int:
     from mdpo.data.sources import load_raw
     from mdpo.diagnostics.rewards import pair_rewards, summarise_rewards
     from mdpo.models.adapted import load_adapted
-    from mdpo.models.loading import load_model, load_processor
+    from mdpo.models.loading import load_model
+    from mdpo.models.processors import load_processor
 
     rows = Rows(load_raw(values.source, split=values.split))
     root = values.image_root or rows.root

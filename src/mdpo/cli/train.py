@@ -49,7 +49,8 @@ def train(settings: Any) -> int:
         Exit status.
     """
     from mdpo.data.sources import load_raw
-    from mdpo.models.loading import load_model, load_processor
+    from mdpo.models.loading import load_model
+    from mdpo.models.processors import load_processor
     from mdpo.training.arguments import write_settings
     from mdpo.training.trainer import MDPOTrainer
 

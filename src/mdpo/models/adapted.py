@@ -85,7 +85,7 @@ def merge_adapter(adapter: Path, out: Path, *, model: str | Path | None, dtype: 
     Raises:
         ValueError: If ``out`` is the folder of the adapters.
     """
-    from mdpo.models.loading import load_processor
+    from mdpo.models.processors import load_processor
 
     if out.resolve() == adapter.resolve():
         raise ValueError(f"`--out` must be another folder than the adapters', got {out}.")

@@ -1,10 +1,9 @@
-"""Load any vision-language model of Hugging Face format, and its processor."""
+"""Load any vision-language model of Hugging Face format."""
 
 from pathlib import Path
-from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, PreTrainedModel
+from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 
 DTYPES: dict[str, torch.dtype | str] = {
@@ -59,24 +58,6 @@ def load_model(
         use_safetensors=True,
     )
     return model
-
-
-def load_processor(
-    name: str | Path, *, revision: str | None = None, trust_remote_code: bool = False
-) -> Any:
-    """Load the processor of a vision-language model.
-
-    Args:
-        name: Folder, or id on the hub.
-        revision: Branch, tag or commit on the hub.
-        trust_remote_code: Whether code from the model's repository may run.
-
-    Returns:
-        The processor.
-    """
-    return AutoProcessor.from_pretrained(
-        name, revision=revision, trust_remote_code=trust_remote_code
-    )
 
 
 def restore_weights(model: PreTrainedModel, folder: str | Path) -> None:

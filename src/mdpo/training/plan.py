@@ -13,7 +13,7 @@ from mdpo.data.encoding import Encoder, TokenCounter
 from mdpo.data.reading import Rows
 from mdpo.data.report import MAX_LISTED
 from mdpo.data.sources import load_raw
-from mdpo.models.loading import load_processor
+from mdpo.models.processors import load_processor
 from mdpo.training.arguments import Settings
 from mdpo.training.plan_model import MeasuredModel, Need, RunSettings, meta_model
 from mdpo.training.plan_text import plan_lines

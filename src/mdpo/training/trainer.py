@@ -26,8 +26,9 @@ from mdpo.data.dataset import PreferenceDataset
 from mdpo.data.encoding import Encoder, TokenCounter
 from mdpo.data.passes import PassPlanner
 from mdpo.data.report import DataReport
-from mdpo.models.loading import load_model, load_processor, restore_weights
+from mdpo.models.loading import load_model, restore_weights
 from mdpo.models.policy import disable_dropout, prepare_policy
+from mdpo.models.processors import load_processor
 from mdpo.objectives import CHOSEN, REJECTED, REJECTED_IMAGE, Candidate, Logps
 from mdpo.objectives.logps import joined
 from mdpo.scoring import (
