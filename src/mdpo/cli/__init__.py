@@ -13,6 +13,7 @@ VERBS: dict[str, str] = {
     "train": "train a model on preference pairs",
     "plan": "say what a run would take: tokens, memory, time",
     "merge": "fold trained adapters into the weights",
+    "check-model": "check whether a model behaves as training assumes",
     "data": "inspect a data set, or look at it: `data inspect`, `data preview`",
     "rewards": "score preference pairs by response and by image with a trained model",
     "generate": "let a model answer the prompts of a benchmark",
@@ -60,7 +61,7 @@ def _run(verb: str, arguments: list[str], *, debug: bool) -> int:
     try:
         if verb not in ("train", "plan"):
             arguments = [_hyphenated(word) for word in arguments]
-        return int(import_module(f"mdpo.cli.{verb}").run(arguments) or 0)
+        return int(import_module(f"mdpo.cli.{verb.replace('-', '_')}").run(arguments) or 0)
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else 2
     except KeyboardInterrupt:
