@@ -39,6 +39,10 @@ class NoVideos(VideoProcessorMixin):
     back, so that nothing is lost.
     """
 
+    # SmolVLM's processor hands them on, whether there is a video or not.
+    num_frames = None
+    fps = None
+
     def __init__(self, **settings: Any) -> None:
         """Keep the settings."""
         super().__init__(**settings)
