@@ -81,12 +81,23 @@ def _without_placeholder(subject: Subject, example: Example, count: int) -> str:
             raise
         return f"; of {count} the template drops some, and the processor refuses: {error}"
     tokens, features = num_image_tokens(subject, inputs), num_features(subject, inputs)
-    if tokens == 0 or tokens != features:
+    if tokens != features or tokens <= _tokens_of_fewer(subject, example):
         raise CheckFailed(
             f"the template renders {count} images as {text!r}, which has not one placeholder for "
             f"each, and nothing refuses it ({tokens} image tokens, {features} features)"
         )
     return "the processor places image tokens itself, the template writes none"
+
+
+def _tokens_of_fewer(subject: Subject, example: Example) -> int:
+    """Image tokens of the same row with one image less: none of the others may be lost."""
+    fewer = example["images"]["chosen"][1:]
+    if not fewer:
+        return 0
+    row = example.copy()
+    row["images"] = {"chosen": fewer}
+    row["prompt"] = make_prompt(len(fewer), "Which?")
+    return num_image_tokens(subject, subject.prompt(row))
 
 
 def wrong_counts_are_refused(subject: Subject) -> Finding:
