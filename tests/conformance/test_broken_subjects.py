@@ -123,6 +123,11 @@ def ignores_mask(model: Any, kwargs: dict[str, Any]) -> None:
     kwargs["position_ids"] = None
 
 
+def attends_ahead(model: Any, kwargs: dict[str, Any]) -> None:
+    rows, length = kwargs["inputs_embeds"].shape[:2]
+    kwargs["attention_mask"] = torch.ones(rows, 1, length, length, dtype=torch.bool)
+
+
 def set_adapters(model: Any, *, off: bool) -> None:
     for module in model.modules():
         if isinstance(module, BaseTunerLayer):
@@ -232,8 +237,9 @@ class DropsImages(LlavaProcessor):
     def __call__(self, images: Any = None, text: Any = None, *args: Any, **kwargs: Any) -> Any:
         if images is not None:
             images = [
-                row[: prompt.count("<image>")] for row, prompt in zip(images, text, strict=True)
+                row[: prompt.count("<picture>")] for row, prompt in zip(images, text, strict=True)
             ]
+        text = [each.replace("<picture>", "<image>") for each in text]
         return super().__call__(images, text, *args, **kwargs)
 
 
@@ -291,7 +297,7 @@ BROKEN: dict[str, Broken] = {
         "one placeholder per image",
         "nothing refuses it",
         processor=DropsImages,
-        template=ONE_PLACEHOLDER,
+        template=ONE_PLACEHOLDER.replace("<image>", "<picture>"),
     ),
     "tokens_cut": Broken(
         "image tokens = image features", "8 image tokens for 9 image", processor=CutsTokens
@@ -336,12 +342,15 @@ BROKEN: dict[str, Broken] = {
         model=splices_first_feature_only,
     ),
     "images_leak": Broken("rows independent", "differ for", model=before_decoder(leaks)),
+    "attends_ahead": Broken(
+        "tokens do not see ahead", "differ for", model=before_decoder(attends_ahead)
+    ),
     "positions_dropped": Broken(
         "shared prefix = plain", "differ", model=before_decoder(drops_positions)
     ),
     "adapters_always_on": Broken(
         "adapters off = reference",
-        "do not change",
+        "differ for",
         model=before_decoder(lambda model, _: set_adapters(model, off=False)),
     ),
     "adapters_always_off": Broken(
@@ -352,14 +361,20 @@ BROKEN: dict[str, Broken] = {
     "reference_spoilt": Broken(
         "adapters off = reference", "differ for", model=before_decoder(grows_where_adapted)
     ),
-    "tower_adapted": Broken("gradients, LoRA", "image features depend", model=swaps_parts),
+    "tower_adapted": Broken(
+        "gradients, LoRA", "image features depend on trained", model=swaps_parts
+    ),
     "adapters_cut_off": Broken("gradients, LoRA", "layers.0", model=detaches_first_layer),
-    "projector_thaws": Broken("gradients, LoRA", "image features depend", model=thaws_projector),
+    "projector_thaws": Broken(
+        "gradients, LoRA", "image features depend on trained", model=thaws_projector
+    ),
     "layer_cut_off": Broken("gradients, full", "without gradient", model=detaches_first_layer),
     "spare_weight": Broken(
         "gradients, full", "without gradient: .*spare", model=has_a_spare_weight
     ),
-    "projector_trains": Broken("gradients, full", "image features depend", model=thaws_projector),
+    "projector_trains": Broken(
+        "gradients, full", "image features depend on trained", model=thaws_projector
+    ),
     "noise_in_training": Broken(
         "a step lowers the loss", "begins at", model=before_decoder(adds_noise)
     ),
@@ -435,6 +450,14 @@ def test_kinds_that_a_processor_refuses_are_said_with_the_reason(family: Family)
         assert "Exactly one image per prompt, please." in result.remark
     assert results["rows: mix"].status == "not applicable"
     assert report.passed, report.lines()
+
+
+def test_images_that_a_processor_drops_are_said(family: Family) -> None:
+    template = CHAT_TEMPLATE.replace("<image>", "<picture>")
+    processor = processor_like(family, DropsImages, template)
+    report = check_model(family.model(), processor, names=["wrong counts refused"])
+    assert report.passed
+    assert "an image too many" in report.results[-2].remark
 
 
 def test_a_reason_against_sharing_makes_the_check_not_applicable(family: Family) -> None:

@@ -141,6 +141,7 @@ def adapter_off_equals_reference(subject: Subject) -> Finding:
             off = torch.stack([reference[each] for each in CANDIDATES])
             differences[kind] = relative_difference(off, untouched[kind])
             effects.append(relative_difference(subject.logps(batch, model=policy), off))
+    finding = judge(differences, subject.tolerances.logps, "adapters off and the untouched model")
     if not min(effects) > LEAST_ADAPTER_EFFECT:
         raise CheckFailed("adapters do not change log-probabilities", min(effects))
-    return judge(differences, subject.tolerances.logps, "adapters off and the untouched model")
+    return finding

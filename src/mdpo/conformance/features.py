@@ -23,10 +23,11 @@ def features_of(subject: Subject, inputs: Inputs) -> list[Tensor]:
     Raises:
         NotApplicable: If the model has no image features that go in the places of tokens.
     """
-    encode: Any = getattr(subject.model, "get_image_features", None)
-    if encode is None:
-        name = type(subject.model).__name__
-        raise NotApplicable(f"{name} has no get_image_features: images are not tokens to it")
+    model = subject.model
+    if not subject.takes_features:
+        raise NotApplicable(f"{type(model).__name__} has no get_image_features")
+    owner: Any = model if hasattr(model, "get_image_features") else model.base_model
+    encode: Any = owner.get_image_features
     accepted = inspect.signature(encode).parameters
     given = {key: each for key, each in image_inputs(inputs).items() if key in accepted}
     output = encode(**given, return_dict=True)

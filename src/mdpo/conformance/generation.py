@@ -8,7 +8,7 @@ from transformers import GenerationConfig
 
 from mdpo.conformance.invariances import judge
 from mdpo.conformance.rows import MIX, ONE_IMAGE, SEVERAL_SIZES
-from mdpo.conformance.subject import CheckFailed, Finding, Subject, image_token_id
+from mdpo.conformance.subject import CheckFailed, Finding, Subject
 from mdpo.conformance.tolerances import relative_difference
 from mdpo.data.dataset import Example
 from mdpo.scoring.layout import lay_out
@@ -27,7 +27,7 @@ def generation_equals_scoring(subject: Subject) -> Finding:
         Largest relative difference of a token's log-probability between a batch with cache and a
         single row without.
     """
-    differences, images = {}, 0
+    differences, special = {}, 0
     with torch.no_grad(), evaluating(subject.model):
         for kind in (ONE_IMAGE, SEVERAL_SIZES, MIX):
             rows = list(subject.rows.get(kind, ()))
@@ -38,13 +38,13 @@ def generation_equals_scoring(subject: Subject) -> Finding:
                 where = f"row {number} of kind {kind!r}"
                 alone, _ = _generated(subject, [row])
                 steps, found = _used(subject, ids[number].tolist())
-                images += found
+                special += found
                 scored = _scored(subject, row, ids[number][:steps])
                 batch = logps[number][: len(scored)]
                 differences[where] = _difference(batch, scored)
                 _compare_choices(subject, ids[number], alone[0], scored, where)
     finding = judge(differences, subject.tolerances.token, "generated and scored log-probabilities")
-    said = f"; {images} image tokens were generated" if images else ""
+    said = f"; {special} answers up to a special token only" if special else ""
     return Finding(finding.figure, finding.remark + said)
 
 
@@ -72,15 +72,15 @@ def _generated(subject: Subject, rows: list[Example]) -> tuple[Tensor, Tensor]:
 
 
 def _used(subject: Subject, ids: list[int]) -> tuple[int, int]:
-    """How many generated tokens can be fed back, and whether an image token ends them."""
-    # An image token has no image to go with it, and what follows an end is padding.
-    tokenizer, image = subject.encoder.tokenizer, image_token_id(subject)
+    """How many generated tokens can be fed back, and whether a special token ends them."""
+    # A token of an image's markup has no image to go with it; what follows an end is padding.
+    tokenizer = subject.encoder.tokenizer
     settings: Any = subject.model.generation_config
     ends = settings.eos_token_id
-    ends = {ends} if isinstance(ends, int) else set(ends or ())
-    stops = ends | {image, tokenizer.eos_token_id}
+    ends = ({ends} if isinstance(ends, int) else set(ends or ())) | {tokenizer.eos_token_id}
+    stops = ends | {*tokenizer.get_added_vocab().values(), *tokenizer.all_special_ids}
     steps = next((step for step, token in enumerate(ids) if token in stops), len(ids))
-    return min(steps, STEPS - 1), int(steps < len(ids) and ids[steps] == image)
+    return min(steps, STEPS - 1), int(steps < len(ids) and ids[steps] not in ends)
 
 
 def _scored(subject: Subject, row: Example, ids: Tensor) -> Tensor:
@@ -88,7 +88,10 @@ def _scored(subject: Subject, row: Example, ids: Tensor) -> Tensor:
     # The last token predicts nothing that is read; it makes the position before it be read.
     end = ids.new_tensor([subject.encoder.tokenizer.eos_token_id])
     response = torch.cat([ids, end])[None]
-    answer = {"input_ids": response, "attention_mask": torch.ones_like(response)}
+    # What else runs along a response, such as token types, is the same for each of its tokens.
+    collated = subject.batch([row])["responses"]["chosen"]
+    answer = {key: each[:, :1].expand_as(response) for key, each in collated.items()}
+    answer |= {"input_ids": response, "attention_mask": torch.ones_like(response)}
     laid = lay_out(subject.prompts([row]), answer)
     logits = subject.model(**laid.inputs, use_cache=False).logits
     return logits[laid.predicts_response].float().log_softmax(dim=-1)

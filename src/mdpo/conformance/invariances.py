@@ -19,11 +19,13 @@ from mdpo.conformance.rows import (
     repaint,
     with_images,
 )
-from mdpo.conformance.subject import CheckFailed, Finding, Subject
+from mdpo.conformance.subject import CheckFailed, Finding, NotApplicable, Subject
 from mdpo.conformance.tolerances import relative_difference
+from mdpo.data.batch import Inputs
 from mdpo.data.dataset import Example
 from mdpo.objectives import CHOSEN, REJECTED
 from mdpo.scoring import PlainScorer
+from mdpo.scoring.layout import lay_out
 from mdpo.scoring.reference import evaluating
 
 
@@ -41,6 +43,8 @@ def judge(differences: dict[str, float], limit: float, what: str) -> Finding:
     Raises:
         CheckFailed: If it is above the limit.
     """
+    if not differences:
+        raise CheckFailed("needs rows that the model scores, see above")
     worst = max(differences, key=lambda each: differences[each])
     largest = differences[worst]
     if not largest <= limit:
@@ -123,14 +127,12 @@ def _effect(subject: Subject, row: Example, images: Sequence[Any]) -> float:
 
 def _refuse_equal_features(subject: Subject, row: Example) -> None:
     """Refuse an encoder that gives one feature for all parts of a picture of many colors."""
-    if not hasattr(subject.model, "get_image_features"):
+    try:
+        with torch.no_grad():
+            encoded = features_of(subject, subject.prompts([row]))
+    except NotApplicable:
         return
-    with torch.no_grad():
-        features = [
-            feature
-            for each in features_of(subject, subject.prompts([row]))
-            for feature in each.flatten(0, -2)
-        ]
+    features = [feature for each in encoded for feature in each.flatten(0, -2)]
     distinct = len(torch.stack(features).unique(dim=0))
     # Some families repeat one of theirs at the end of each line of an image.
     if distinct < len(features) / 2:
@@ -212,3 +214,35 @@ def rows_are_independent(subject: Subject) -> Finding:
             differences[f"{kind}, images of row {number} changed"] = change
     limit = min(subject.tolerances.logps, 10 * subject.tolerances.effect)
     return judge(differences, limit, "log-probabilities of other rows")
+
+
+def tokens_do_not_see_ahead(subject: Subject) -> Finding:
+    """What a model predicts in a response does not depend on the tokens that follow.
+
+    Args:
+        subject: Model and processor.
+
+    Returns:
+        Largest relative change of a token's log-probability by another last token.
+    """
+    differences = {}
+    for kind, rows in subject.rows.items():
+        batch = subject.batch(rows)
+        response = batch["responses"]["chosen"]
+        changed = dict(response) | {"input_ids": response["input_ids"].clone()}
+        last = response["attention_mask"].sum(dim=1) - 1
+        changed["input_ids"][torch.arange(len(last)), last] = response["input_ids"][:, 0]
+        before, after = (
+            _predictions(subject, batch["prompts"]["chosen"], each) for each in (response, changed)
+        )
+        differences[kind] = relative_difference(after, before)
+    limit = min(subject.tolerances.logps, 10 * subject.tolerances.effect)
+    return judge(differences, limit, "predictions before another last token")
+
+
+def _predictions(subject: Subject, prompt: Inputs, response: Inputs) -> Tensor:
+    """Log-probabilities of the whole vocabulary at each position that predicts a response token."""
+    laid = lay_out(prompt, response)
+    with torch.no_grad(), evaluating(subject.model):
+        logits = subject.model(**laid.inputs, use_cache=False).logits
+    return logits[laid.predicts_response].float().log_softmax(dim=-1)

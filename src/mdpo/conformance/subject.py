@@ -77,6 +77,12 @@ class Subject:
         """The model's."""
         return self.encoder.processor
 
+    @property
+    def takes_features(self) -> bool:
+        """Whether features of images go in the places of image tokens."""
+        owners = (self.model, self.model.base_model)
+        return any(hasattr(each, "get_image_features") for each in owners)
+
     def examples(self, kind: str = ONE_IMAGE) -> list[Example]:
         """Look up rows that a check cannot do without.
 

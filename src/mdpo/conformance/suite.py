@@ -15,6 +15,7 @@ from mdpo.conformance.invariances import (
     padding_sides_are_equal,
     response_depends_on_image,
     rows_are_independent,
+    tokens_do_not_see_ahead,
 )
 from mdpo.conformance.persistence import (
     adapters_come_back,
@@ -47,6 +48,7 @@ CHECKS: dict[str, Check] = {
     "left = right padding": padding_sides_are_equal,
     "response depends on image": response_depends_on_image,
     "rows independent": rows_are_independent,
+    "tokens do not see ahead": tokens_do_not_see_ahead,
     "shared prefix = plain": shared_prefix_equals_plain,
     "adapters off = reference": adapter_off_equals_reference,
     "gradients, LoRA": adapters_alone_are_trained,

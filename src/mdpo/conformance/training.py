@@ -11,7 +11,14 @@ from mdpo.conformance.engine import mdpo_loss, reference_of
 from mdpo.conformance.features import features_of
 from mdpo.conformance.preserving import FROZEN, adapted, preserving
 from mdpo.conformance.rows import MIX, SEVERAL_SIZES
-from mdpo.conformance.subject import CANDIDATES, CheckFailed, Finding, Subject, shown_names
+from mdpo.conformance.subject import (
+    CANDIDATES,
+    CheckFailed,
+    Finding,
+    NotApplicable,
+    Subject,
+    shown_names,
+)
 from mdpo.data.batch import Batch
 from mdpo.models.parts import find_parts
 from mdpo.models.policy import disable_dropout, prepare_policy
@@ -40,7 +47,7 @@ def adapters_alone_are_trained(subject: Subject) -> Finding:
     with adapted(subject, strong=False) as policy:
         policy.train()
         _forget_gradients(policy)
-        _refuse_trained_features(subject)
+        _refuse_trained_features(subject, policy)
         batch = subject.batch(subject.examples(_kind(subject)))
         _loss(policy, batch).backward()
         adapters = {name: each for name, each in policy.named_parameters() if "lora_" in name}
@@ -74,7 +81,7 @@ def language_model_alone_is_trained(subject: Subject) -> Finding:
         disable_dropout(policy)
         policy.train()
         _forget_gradients(policy)
-        _refuse_trained_features(subject)
+        _refuse_trained_features(subject, policy)
         parts = find_parts(subject.model)
         batch = subject.batch(subject.examples(_kind(subject)))
         # The policy is its own reference here: the same numbers, without gradient.
@@ -156,13 +163,20 @@ def _forget_gradients(policy: nn.Module) -> None:
         each.grad = None
 
 
-def _refuse_trained_features(subject: Subject) -> None:
+def _refuse_trained_features(subject: Subject, policy: nn.Module) -> None:
     """Tower and projector are frozen if their output does not depend on trained weights."""
-    if not hasattr(subject.model, "get_image_features"):
+    try:
+        features = features_of(subject, subject.prompts(subject.examples()[:1]))
+    except NotApplicable:
         return
-    inputs = subject.prompts(subject.examples()[:1])
-    if any(each.requires_grad for each in features_of(subject, inputs)):
-        raise CheckFailed("image features depend on weights that are trained")
+    features = [each for each in features if each.requires_grad]
+    if not features:
+        return
+    trained = {name: each for name, each in policy.named_parameters() if each.requires_grad}
+    total = torch.stack([each.float().sum() for each in features]).sum()
+    gradients = torch.autograd.grad(total, list(trained.values()), allow_unused=True)
+    names = [name for name, each in zip(trained, gradients, strict=True) if each is not None]
+    raise CheckFailed(f"image features depend on trained weights: {shown_names(names)}")
 
 
 def _refuse_missing(named: Iterable[tuple[str, nn.Parameter]], *, nonzero: list[str]) -> None:
