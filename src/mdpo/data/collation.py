@@ -45,7 +45,7 @@ class PreferenceCollator:
         lengths = torch.stack([each["attention_mask"].sum(dim=1) for each in prompts.values()])
         room = self._room(lengths.amax(dim=0).tolist(), examples)
         responses = {
-            slot: self._responses(
+            slot: self.encoder.responses(
                 [
                     self.encoder.response_ids(example["prompt"], example[slot])[:limit]
                     for example, limit in zip(examples, room, strict=True)
@@ -53,7 +53,7 @@ class PreferenceCollator:
             )
             for slot in ("chosen", "rejected")
         }
-        return Batch(
+        batch = Batch(
             prompts=prompts,
             responses=responses,
             image_keys={
@@ -64,6 +64,17 @@ class PreferenceCollator:
             rows=torch.tensor([example["index"] for example in examples]),
             digests=torch.tensor([example["digest"] for example in examples]),
         )
+        batch["image_units"] = {
+            slot: units for slot in prompts if (units := self._units(examples, slot, prompts[slot]))
+        }
+        return batch
+
+    def _units(self, examples: Sequence[Example], slot: str, prompt: Inputs) -> list[int] | None:
+        """Count the rows of pixels of each image of a slot."""
+        images = [image for example in examples for image in example["images"][slot]]
+        if not images or "pixel_values" not in prompt:
+            return None
+        return self.encoder.image_units(images, len(prompt["pixel_values"]))
 
     def _prompts(self, examples: Sequence[Example], slot: str) -> Inputs:
         """Encode the prompts with the images of one slot."""
@@ -95,18 +106,6 @@ class PreferenceCollator:
                     f"tokens, `max_length` is {self.max_length}. Raise it or drop the row."
                 )
         return [self.max_length - length for length in prompt_lengths]
-
-    def _responses(self, ids: list[list[int]]) -> Inputs:
-        """Pad responses on the right."""
-        longest = max(len(row) for row in ids)
-        tokenizer = self.encoder.tokenizer
-        pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
-        return {
-            "input_ids": torch.tensor([row + [pad] * (longest - len(row)) for row in ids]),
-            "attention_mask": torch.tensor(
-                [[1] * len(row) + [0] * (longest - len(row)) for row in ids]
-            ),
-        }
 
 
 class PassCollator:

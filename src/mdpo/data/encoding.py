@@ -4,9 +4,11 @@ The prompt is encoded as it will be at inference, with the image tokens the proc
 response is what the template puts after it, up to and including the end of the turn.
 """
 
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from PIL import Image
 
 from mdpo.data.batch import Inputs
@@ -121,6 +123,8 @@ class Encoder:
         Returns:
             What the model's ``forward`` takes, padded to the longest row.
         """
+        for text, shown in zip(texts, images, strict=True):
+            self._check_placeholders(text, len(shown))
         bos = self.tokenizer.bos_token
         features = self.processor(
             text=list(texts),
@@ -130,7 +134,57 @@ class Encoder:
             # The same rule as the processor's `apply_chat_template(tokenize=True)` at inference.
             add_special_tokens=not (bos and texts[0].startswith(bos)),
         )
-        return dict(features)
+        # Some processors make labels of the prompt, which is none.
+        return {key: each for key, each in features.items() if key != "labels"}
+
+    def responses(self, ids: Sequence[list[int]]) -> Inputs:
+        """Pad tokenized responses.
+
+        Args:
+            ids: Of each response, from ``response_ids``.
+
+        Returns:
+            ``input_ids`` and ``attention_mask``, padded on the right to the longest; and
+            ``token_type_ids`` where the processor tells prompts and responses apart by them.
+        """
+        longest = max(len(row) for row in ids)
+        pad = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else 0
+        padded = torch.tensor([row + [pad] * (longest - len(row)) for row in ids])
+        mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in ids])
+        responses = {"input_ids": padded, "attention_mask": mask}
+        if "suffix" in inspect.signature(self.processor.__call__).parameters:
+            # PaliGemma: type 0 attends in both directions, 1 only to what stands before it.
+            responses["token_type_ids"] = torch.ones_like(padded)
+        return responses
+
+    def image_units(self, images: Sequence[Image.Image], num_rows: int) -> list[int] | None:
+        """Tell how many rows of ``pixel_values`` each image takes.
+
+        Args:
+            images: Of a batch.
+            num_rows: Rows that they take together.
+
+        Returns:
+            Numbers that add up to ``num_rows``; None where the image processor cannot tell.
+        """
+        count = getattr(self.processor.image_processor, "get_number_of_image_patches", None)
+        if count is None:
+            return None
+        counts = [count(image.height, image.width, {}) for image in images]
+        # Some give the numbers of rows and columns of tiles as well.
+        units = [int(each[0] if isinstance(each, tuple) else each) for each in counts]
+        return units if sum(units) == num_rows else None
+
+    def _check_placeholders(self, text: str, num_images: int) -> None:
+        """Refuse a prompt with fewer or more image tokens than images; some models take it."""
+        token = getattr(self.processor, "image_token", None)
+        # Without any, the processor may place them itself; if not, the model refuses.
+        found = text.count(str(token)) if token else 0
+        if found not in (0, num_images):
+            raise ValueError(
+                f"The prompt has {found} image tokens {token!r} and {num_images} images: "
+                f"{text[:200]!r}. Take the token out of the text, or mend `chat_template`."
+            )
 
     def token_ids(self, text: str) -> list[int]:
         """Tokenize without adding anything."""

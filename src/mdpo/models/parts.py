@@ -19,11 +19,13 @@ class Parts:
         vision_tower: Root of the image encoder.
         language_model: Root of the decoder; the output head stands outside of it.
         projector: Roots of what lies between the two.
+        head: The output head; None if it is within the decoder.
     """
 
     vision_tower: str
     language_model: str
     projector: tuple[str, ...]
+    head: str | None = None
 
     def part_of(self, name: str) -> str:
         """Say to which part a module or parameter belongs.
@@ -32,13 +34,15 @@ class Parts:
             name: As in ``named_modules`` or ``named_parameters``.
 
         Returns:
-            ``vision_tower``, ``projector`` or ``language_model``; the head counts as the last.
+            ``vision_tower``, ``projector`` or ``language_model``; the head counts as the last, and
+            parameters outside of all modules, such as LLaVA-NeXT's ``image_newline``, as the
+            second.
         """
         if _is_below(name, self.vision_tower):
             return "vision_tower"
-        if any(_is_below(name, root) for root in self.projector):
-            return "projector"
-        return "language_model"
+        if _is_below(name, self.language_model) or (self.head and _is_below(name, self.head)):
+            return "language_model"
+        return "projector"
 
 
 def find_parts(model: PreTrainedModel) -> Parts:
@@ -74,7 +78,7 @@ def find_parts(model: PreTrainedModel) -> Parts:
     roots = [
         name for name in projector if not any(_is_below(name, o) for o in projector if o != name)
     ]
-    return Parts(tower_name, decoder_name, tuple(roots))
+    return Parts(tower_name, decoder_name, tuple(roots), None if head is None else names[head])
 
 
 def freeze(model: nn.Module, parts: Parts, frozen: set[str]) -> None:

@@ -8,7 +8,7 @@ import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 from weakref import WeakKeyDictionary
 
 import torch
@@ -77,17 +77,29 @@ class DiskCache:
         return self.folder / f"{key % 2**64:016x}.safetensors"
 
 
+STANDARD_FIELDS = ("last_hidden_state", "pooler_output", "hidden_states", "attentions")
+"""Of an output with image features; of these, ``pooler_output`` is what goes on."""
+
+DEEPSTACK = "deepstack_features"
+"""Features for inner layers of the decoder: by layer, those of all images."""
+
+SHARED_FIELDS = ("visual_indicator_features",)
+"""Fields that belong to the weights, not to an image."""
+
+
 @dataclass(frozen=True)
 class _Form:
     """How a model writes image features down.
 
     Attributes:
         output: Class of its output.
-        stacked: Whether ``pooler_output`` is one tensor rather than one per image.
+        pooled: Whether ``pooler_output`` lists images, stacks them, or strings their tiles.
+        shared: Fields that are the same for all images.
     """
 
     output: type
-    stacked: bool
+    pooled: Literal["list", "stack", "tiles"]
+    shared: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -97,12 +109,12 @@ class _Encoded:
     Attributes:
         form: Of the model's own output.
         images: Of each image, or None where they cannot be told apart by image.
-        pooled: The model's own, where ``images`` is None.
+        whole: The model's own output, where ``images`` is None.
     """
 
     form: _Form
     images: list[ImageFeatures] | None
-    pooled: Any = None
+    whole: Any = None
 
 
 class ImageEncoder:
@@ -167,7 +179,8 @@ class ImageEncoder:
         if not self._shares(model):
             frozen = is_frozen_encoder(model)
             with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
-                return _encode(model, batch["prompts"][slot], len(batch["image_keys"][slot]))
+                count = len(batch["image_keys"][slot])
+                return _encode(model, batch["prompts"][slot], count, _units(batch, slot))
         # The policy's adapters lie outside of its frozen tower, so its features serve both.
         if slot not in self._encoded:
             with torch.no_grad():
@@ -186,17 +199,29 @@ class ImageEncoder:
         if not missing:
             assert self._form is not None
             return _Encoded(self._form, [known[key] for key in keys])
-        chosen = select_images(inputs, [keys.index(key) for key in missing], len(keys))
+        units = _units(batch, slot)
+        places = [keys.index(key) for key in missing]
+        chosen = select_images(inputs, places, len(keys), units)
         if chosen is None:
-            chosen, missing = inputs, list(keys)
-        encoded = _encode(self.policy, chosen, len(missing))
+            return self._uncached(_encode(self.policy, inputs, len(keys), units), slot)
+        chosen_units = None if units is None else [units[place] for place in places]
+        encoded = _encode(self.policy, chosen, len(missing), chosen_units)
         if encoded.images is None:
-            return encoded if chosen is inputs else _encode(self.policy, inputs, len(keys))
+            return self._uncached(_encode(self.policy, inputs, len(keys), units), slot)
         new = dict(zip(missing, encoded.images, strict=True))
         if self.cache is not None and slot in self.cached_slots:
             for key in missing:
                 self.cache.put(key, new[key])
         return _Encoded(encoded.form, [(known | new)[key] for key in keys])
+
+    def _uncached(self, encoded: _Encoded, slot: str) -> _Encoded:
+        """Pass features on that cannot be told apart by image; they cannot be kept by image."""
+        if self.cache is not None and slot in self.cached_slots:
+            raise ValueError(
+                f"`feature_cache` cannot keep features of {type(self.policy).__name__}: they "
+                "cannot be told apart by image. Set it to none."
+            )
+        return encoded
 
     def _known(self, batch: Batch, slot: str) -> dict[int, ImageFeatures]:
         """Features of this slot's images that other slots or the cache have."""
@@ -284,72 +309,107 @@ def _encoder_weights(model: PreTrainedModel) -> dict[str, Tensor]:
     return {name: each for name, each in named if parts.part_of(name) != "language_model"}
 
 
-def select_images(inputs: Inputs, chosen: Sequence[int], count: int) -> Inputs | None:
+def select_images(
+    inputs: Inputs, chosen: Sequence[int], count: int, units: Sequence[int] | None = None
+) -> Inputs | None:
     """Take some of the images of a slot.
 
     Args:
         inputs: Of a slot.
         chosen: Numbers of images, in the order of the rows.
         count: How many images there are.
+        units: Rows of pixels that each image takes, where it is not one.
 
     Returns:
         Inputs of the chosen images, or None where they cannot be told apart.
     """
-    index = torch.tensor(chosen)
     images = image_inputs(inputs)
+    if "pixel_attention_mask" in images:
+        # Idefics lays images out by row of text, not one after the other.
+        return None
+    index = torch.tensor(chosen)
     grid = images.get("image_grid_thw")
+    # Qwen lays the patches of all images end to end, InternVL their tiles.
+    units = grid.prod(dim=-1).tolist() if grid is not None else units
     selected = {}
     for key, value in images.items():
-        if len(value) == count:
+        if units is not None and len(value) == sum(units):
+            parts = value.split(list(units))
+            selected[key] = torch.cat([parts[number] for number in chosen])
+        elif len(value) == count:
             selected[key] = value[index.to(value.device)]
-        elif grid is not None and len(value) == int(grid.prod(dim=-1).sum()):
-            # Qwen lays the patches of all images end to end.
-            patches = value.split(grid.prod(dim=-1).tolist())
-            selected[key] = torch.cat([patches[number] for number in chosen])
         else:
             return None
     return selected
 
 
-def _encode(model: PreTrainedModel, inputs: Inputs, count: int) -> _Encoded:
+def _units(batch: Batch, slot: str) -> list[int] | None:
+    """Rows of pixels that each image of a slot takes, where it is not one."""
+    return batch.get("image_units", {}).get(slot)
+
+
+def _encode(
+    model: PreTrainedModel, inputs: Inputs, count: int, units: Sequence[int] | None
+) -> _Encoded:
     """Run images through tower and projector."""
     encode: Any = model.get_image_features
     accepted = inspect.signature(encode).parameters
     images = {key: each for key, each in image_inputs(inputs).items() if key in accepted}
     output = encode(**images, return_dict=True)
-    form = _Form(type(output), isinstance(output.pooler_output, Tensor))
-    by_image = _by_image(output, count)
-    return _Encoded(form, by_image, output.pooler_output if by_image is None else None)
-
-
-def _by_image(output: Any, count: int) -> list[ImageFeatures] | None:
-    """Split a model's image features by image; None where they have another unit."""
-    pooled: Sequence[Tensor] = output.pooler_output
-    if len(pooled) != count:
-        return None
-    images: list[ImageFeatures] = [{"pooled": each} for each in pooled]
-    sizes = [each.shape[:-1].numel() for each in pooled]
-    for layer, features in enumerate(getattr(output, "deepstack_features", None) or ()):
-        if len(features) != sum(sizes):
-            return None
-        for image, part in zip(images, features.split(sizes), strict=True):
+    pooled, kind = output.pooler_output, "stack"
+    by_image: Sequence[Tensor] | None = pooled if len(pooled) == count else None
+    if not isinstance(pooled, Tensor):
+        kind = "list"
+    elif units is not None and len(pooled) == sum(units):
+        by_image, kind = pooled.split(list(units)), "tiles"
+    extra = {name: each for name, each in output.items() if name not in STANDARD_FIELDS}
+    form = _Form(type(output), kind, {each: extra.pop(each, None) for each in SHARED_FIELDS})
+    if not set(extra) <= {DEEPSTACK}:
+        raise NotImplementedError(f"image features of {type(model).__name__}: {', '.join(extra)}")
+    if by_image is None:
+        return _Encoded(form, None, output)
+    features = [{"pooled": each} for each in by_image]
+    for layer, values in enumerate(extra.get(DEEPSTACK) or ()):
+        for image, part in zip(features, _split(values, by_image), strict=True):
             image[f"deepstack.{layer}"] = part
-    return images
+    return _Encoded(form, features)
+
+
+def _split(values: Tensor | Sequence[Tensor], images: Sequence[Tensor]) -> Sequence[Tensor]:
+    """Split features of a layer by image, if they are not yet."""
+    if not isinstance(values, Tensor):
+        return values
+    return values.split([each.shape[:-1].numel() for each in images])
 
 
 def _joined(encoded: Sequence[_Encoded]) -> Any:
     """Put features of several slots in a row, in the form the model's own output has."""
     form = encoded[0].form
+    shared = {name: each for name, each in form.shared.items() if each is not None}
     if any(each.images is None for each in encoded):
-        parts = [each.pooled for each in encoded]
-        pooled = torch.cat(parts) if form.stacked else [each for part in parts for each in part]
-        return form.output(pooler_output=pooled)
+        if len(encoded) == 1:
+            return encoded[0].whole
+        return form.output(pooler_output=_joined_whole(encoded), **shared)
     images = [image for each in encoded for image in each.images or ()]
-    pooled = [image["pooled"] for image in images]
-    extra: dict[str, Any] = {}
-    if layers := [name for name in images[0] if name.startswith("deepstack.")]:
-        extra["deepstack_features"] = [torch.cat([i[name] for i in images]) for name in layers]
-    return form.output(pooler_output=torch.stack(pooled) if form.stacked else pooled, **extra)
+    pooled: Any = [image["pooled"] for image in images]
+    if form.pooled == "stack":
+        pooled = torch.stack(pooled)
+    elif form.pooled == "tiles":
+        pooled = torch.cat(pooled)
+    layers = [name for name in images[0] if name.startswith("deepstack.")]
+    if layers:
+        shared[DEEPSTACK] = [[image[name] for image in images] for name in layers]
+    return form.output(pooler_output=pooled, **shared)
+
+
+def _joined_whole(encoded: Sequence[_Encoded]) -> Any:
+    """Put features in a row that are not split by image in every slot."""
+    parts = [_joined([each]).pooler_output for each in encoded]
+    if encoded[0].form.pooled == "list":
+        return [each for part in parts for each in part]
+    if any(each.whole is not None and each.whole.get(DEEPSTACK) is not None for each in encoded):
+        raise NotImplementedError("features for inner layers that cannot be told apart by image")
+    return torch.cat(parts)
 
 
 def feature_bytes(model: PreTrainedModel, image_tokens: int) -> int:

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from mdpo.data.batch import SEQUENCE_KEYS, Inputs
+from mdpo.data.batch import REPEATED_KEYS, SEQUENCE_KEYS, Inputs
 
 
 @dataclass(frozen=True)
@@ -63,14 +63,27 @@ def lay_out(prompt: Inputs, response: Inputs) -> CandidateRows:
     for key in SEQUENCE_KEYS:
         if key not in prompt:
             continue
-        # Only ids and mask have a value for response tokens; token types are 0 for plain text.
-        tail = response.get(key, torch.zeros_like(response["input_ids"]))
-        joined[key] = torch.cat([prompt[key], tail], dim=1).gather(1, order)
+        if key in REPEATED_KEYS:
+            tail = _repeated(prompt[key], prompt["attention_mask"], response["input_ids"].shape[1])
+        else:
+            # Token types are 0 for plain text, where the processor has no other for responses.
+            tail = response.get(key, torch.zeros_like(response["input_ids"]))
+        values = torch.cat([prompt[key], tail], dim=1)
+        places = order.reshape(*order.shape, *[1] * (values.ndim - 2))
+        joined[key] = values.gather(1, places.expand(*order.shape, *values.shape[2:]))
     is_response = torch.cat(
         [torch.zeros_like(prompt["attention_mask"]), response["attention_mask"]], dim=1
     )
     images = {key: value for key, value in prompt.items() if key not in SEQUENCE_KEYS}
     return CandidateRows(joined | images, is_response.gather(1, order).bool())
+
+
+def _repeated(values: Tensor, mask: Int[Tensor, "b p"], length: int) -> Tensor:
+    """Take what each row has at its last real token, ``length`` times."""
+    places = torch.arange(mask.shape[1], device=mask.device)
+    last = (places * mask.bool()).amax(dim=1)
+    row = values[torch.arange(len(values), device=values.device), last]
+    return row[:, None].expand(-1, length, *values.shape[2:])
 
 
 def token_logps(logits: Float[Tensor, "n v"], ids: Int[Tensor, " n"]) -> Float[Tensor, " n"]:

@@ -144,7 +144,16 @@ class SharedPrefixScorer:
         if not self.in_forward:
             return {"mm_encoder_outputs": {"image": self.images(core, batch, with_images)}}
         parts = [image_inputs(batch["prompts"][slot]) for slot in with_images]
-        return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
+        return {key: _padded([part[key] for part in parts]) for key in parts[0]}
+
+
+def _padded(parts: list[Tensor]) -> Tensor:
+    """Put pixels in a row that may differ in tiles or size; models leave tiles of zeros out."""
+    shape = [max(sizes) for sizes in zip(*(part.shape[1:] for part in parts), strict=True)]
+    rows = [part.new_zeros(len(part), *shape) for part in parts]
+    for row, part in zip(rows, parts, strict=True):
+        row[tuple(slice(size) for size in part.shape)] = part
+    return torch.cat(rows)
 
 
 def bare(model: nn.Module) -> PreTrainedModel:
