@@ -45,6 +45,7 @@ def test_our_own_settings_are_exactly_these() -> None:
         "image_condition",
         "image_root",
         "max_length",
+        "chat_template_kwargs",
         "on_bad_row",
         "scorer",
         "max_tokens_per_batch",

@@ -49,6 +49,7 @@ def train(settings: Any) -> int:
         Exit status.
     """
     from mdpo.data.sources import load_raw
+    from mdpo.models.adapted import load_adapter
     from mdpo.models.loading import load_model
     from mdpo.models.processors import load_processor
     from mdpo.training.arguments import write_settings
@@ -69,12 +70,16 @@ def train(settings: Any) -> int:
             config=data.dataset_config if data.eval_dataset_name is None else None,
             revision=data.dataset_revision if data.eval_dataset_name is None else None,
         )
-    how = {
+    how: dict[str, Any] = {
         "dtype": model.dtype,
         "attn_implementation": model.attn_implementation,
         "trust_remote_code": model.trust_remote_code,
+        "device_map": model.devices(),
+        "quantization": model.quantization(training),
     }
-    policy = load_model(model.model_name_or_path, revision=model.model_revision, **how)
+    policy: Any = load_model(model.model_name_or_path, revision=model.model_revision, **how)
+    if model.adapter_name_or_path is not None:
+        policy = load_adapter(policy, model.adapter_name_or_path, is_trainable=True)
     reference = None
     if model.ref_model_name_or_path is not None:
         reference = load_model(

@@ -6,6 +6,7 @@ from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
 from torch import nn
 from transformers import PreTrainedModel
 
+from mdpo.models.compatibility import check_targets, check_trains_adapters
 from mdpo.models.parts import find_parts, freeze, linear_targets
 
 PARTS: tuple[str, ...] = ("language_model", "projector", "vision_tower")
@@ -29,10 +30,16 @@ def prepare_policy(
         The policy.
 
     Raises:
-        ValueError: If nothing is left to train, adapters reach a frozen part, or adapters are
-            asked for on a model that has some.
+        ValueError: If nothing is left to train, quantized weights would be, adapters match no
+            module or reach a frozen part, or are asked for on a model that has some.
     """
     if isinstance(model, PeftModel):
+        if list(model.peft_config) != ["default"]:
+            raise ValueError(
+                "`model` must have one set of adapters, named 'default', got "
+                f"{', '.join(map(repr, model.peft_config))}. Load the one to train on with "
+                "PeftModel.from_pretrained(base, folder, is_trainable=True)."
+            )
         if peft_config is not None:
             raise ValueError(
                 "`peft_config` must be left out for a model that has adapters already. "
@@ -41,6 +48,7 @@ def prepare_policy(
         return _checked(model, model.get_base_model(), frozen)
     parts = find_parts(model)
     if peft_config is None:
+        check_trains_adapters(model)
         freeze(model, parts, frozen)
         return _checked(model, model, frozen)
     if isinstance(peft_config, LoraConfig) and peft_config.target_modules is None:
@@ -48,6 +56,7 @@ def prepare_policy(
         peft_config = dataclasses.replace(
             peft_config, target_modules=linear_targets(model, parts, adapted)
         )
+    check_targets(model, peft_config, parts, frozen=frozen)
     policy = get_peft_model(model, peft_config)
     assert isinstance(policy, PeftModel)
     return _checked(policy, policy.get_base_model(), frozen)
@@ -76,12 +85,15 @@ def _checked(
     parts = find_parts(base)
     trained = [name for name, each in policy.named_parameters() if each.requires_grad]
     if not trained:
-        raise ValueError("No parameter is left to train. Freeze less, or give `peft_config`.")
+        raise ValueError(
+            "No parameter is left to train. Freeze less, give `peft_config`, or load adapters with "
+            "`is_trainable=True`."
+        )
     for name in trained:
         part = parts.part_of(name.removeprefix(PEFT_PREFIX))
         if part in frozen:
             raise ValueError(
                 f"{name} would be trained, but the {part} is to stay frozen. Narrow "
-                "`target_modules`, or leave them out to adapt the language model only."
+                "`target_modules` and `modules_to_save`, or unfreeze the part."
             )
     return policy

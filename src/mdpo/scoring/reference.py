@@ -1,4 +1,7 @@
-"""Where reference log-probabilities come from: adapters switched off, or a frozen copy."""
+"""Where reference log-probabilities come from.
+
+Adapters switched off, trained weights as they were at the start, or a frozen copy.
+"""
 
 import copy
 from collections.abc import Callable, Iterable, Iterator
@@ -70,6 +73,64 @@ class AdapterOff:
         """
         with torch.no_grad(), evaluating(self.adapted), self.adapted.disable_adapter():
             return scorer(self.policy, batch, candidates)
+
+
+class AtStart:
+    """The policy itself with its trained weights as they were at the start.
+
+    For a policy that trains on with adapters it came with: switching these off would give another
+    model than the one that training starts from. Copies of the trained weights alone are kept; they
+    are put in the place of the policy's for the time of a pass. The policy's own are neither read
+    nor written meanwhile, so they may have a graph that waits for its backward pass.
+    """
+
+    def __init__(self, policy: nn.Module, *, unwrap: Callable[[nn.Module], nn.Module]) -> None:
+        """Copy the trained weights.
+
+        Args:
+            policy: Before its first step, as wrapped for training.
+            unwrap: Takes such wrapping away.
+        """
+        self.policy, self.core = policy, unwrap(policy)
+        # Weights that several modules share are copied once, and shared again.
+        copies: dict[nn.Parameter, nn.Parameter] = {}
+        self._places: list[tuple[nn.Module, str, nn.Parameter]] = []
+        for module in self.core.modules():
+            for name, each in module.named_parameters(recurse=False, remove_duplicate=False):
+                if each.requires_grad:
+                    copies.setdefault(each, nn.Parameter(each.detach().clone(), False))
+                    self._places.append((module, name, copies[each]))
+
+    def __call__(
+        self, scorer: Scorer, batch: Batch, candidates: Iterable[Candidate]
+    ) -> dict[Candidate, Float[Tensor, " b"]]:
+        """Score candidates with the weights of the start; the trained ones return whatever happens.
+
+        Args:
+            scorer: The one that scores the policy.
+            batch: From collation.
+            candidates: What to score.
+
+        Returns:
+            Summed response log-probabilities in nats, without gradient.
+        """
+        with torch.no_grad(), evaluating(self.core), self._at_start():
+            return scorer(self.policy, batch, candidates)
+
+    @contextmanager
+    def _at_start(self) -> Iterator[None]:
+        """Put the copies in, and the trained weights back."""
+        trained = [getattr(module, name) for module, name, _ in self._places]
+        try:
+            for (module, name, copied), now in zip(self._places, trained, strict=True):
+                # The policy may have been moved since; other parameters, not other values in the
+                # same ones, because autocast keeps casts by parameter.
+                copied.data = copied.data.to(now.device)
+                setattr(module, name, copied)
+            yield
+        finally:
+            for (module, name, _), now in zip(self._places, trained, strict=True):
+                setattr(module, name, now)
 
 
 class FrozenCopy:

@@ -1,6 +1,7 @@
 """The settings of ``mdpo train``: flags over the ``--config`` file over the defaults."""
 
 import json
+import re
 from argparse import ArgumentParser
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
@@ -9,14 +10,29 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 import yaml
 from peft import LoraConfig
 from transformers import HfArgumentParser, TrainingArguments
 
+from mdpo.models.quantization import Quantization
 from mdpo.training.config import MDPOConfig
 
-STRUCTURED = ("objective", "corruption_options")
+STRUCTURED = ("objective", "corruption_options", "chat_template_kwargs", "device_map")
 """Settings that a YAML file may give as a mapping."""
+
+ADAPTER_SETTINGS = (
+    "lora_r",
+    "lora_alpha",
+    "lora_dropout",
+    "lora_target_modules",
+    "lora_modules_to_save",
+    "use_dora",
+    "use_rslora",
+)
+"""What new adapters are made with."""
+
+FOUR_BIT_SETTINGS = ("bnb_4bit_quant_type", "use_bnb_nested_quant")
 
 
 class SettingsError(ValueError):
@@ -41,9 +57,39 @@ class ModelSettings:
     trust_remote_code: bool = field(
         default=False, metadata={"help": "Let code from the model's repository run."}
     )
+    device_map: str | None = field(
+        default=None,
+        metadata={
+            "help": "Spread one model over the devices of one process: auto, or JSON with a device "
+            "for each module. Default: all of it on the device of the process."
+        },
+    )
+    load_in_4bit: bool = field(
+        default=False,
+        metadata={"help": "Store the language model's linear layers in 4 bits (QLoRA)."},
+    )
+    load_in_8bit: bool = field(
+        default=False, metadata={"help": "Store the language model's linear layers in 8 bits."}
+    )
+    bnb_4bit_quant_type: str = field(
+        default="nf4", metadata={"help": "Levels of 4-bit weights: nf4 or fp4."}
+    )
+    use_bnb_nested_quant: bool = field(
+        default=False, metadata={"help": "Quantize the scales of 4-bit weights too."}
+    )
+    adapter_name_or_path: str | None = field(
+        default=None,
+        metadata={
+            "help": "Adapters to train on with: folder or hub id. The reference is the model with "
+            "these adapters as they are at the start."
+        },
+    )
     ref_model_name_or_path: str | None = field(
         default=None,
-        metadata={"help": "Reference model. Default: the model itself, adapters off or copied."},
+        metadata={
+            "help": "Reference model. Default: what the model is before the first step, with its "
+            "adapters off, its adapters as they came, or copied."
+        },
     )
     ref_model_revision: str | None = field(
         default=None, metadata={"help": "Branch, tag or commit of the reference on the hub."}
@@ -61,21 +107,95 @@ class ModelSettings:
         default=None,
         metadata={"help": "Layers to adapt. Default: all linear layers of parts not frozen."},
     )
+    lora_modules_to_save: list[str] | None = field(
+        default=None,
+        metadata={"help": "Modules to train whole and save with the adapters, such as lm_head."},
+    )
+    use_dora: bool = field(
+        default=False,
+        metadata={"help": "Train magnitudes beside the directions of weights (DoRA)."},
+    )
+    use_rslora: bool = field(
+        default=False,
+        metadata={"help": "Scale adapters by alpha / sqrt(r) in place of alpha / r (rsLoRA)."},
+    )
+
+    def __post_init__(self) -> None:
+        """Refuse settings that exclude each other.
+
+        Raises:
+            ValueError: If two of them do; the message names both.
+        """
+        if self.load_in_4bit and self.load_in_8bit:
+            raise ValueError("`load_in_4bit` and `load_in_8bit` are both true. Set one of the two.")
+        bits = "`load_in_4bit`" if self.load_in_4bit else "`load_in_8bit`"
+        if (self.load_in_4bit or self.load_in_8bit) and not self.use_peft:
+            raise ValueError(
+                f"{bits} true needs adapters: quantized weights cannot be trained. Set `use_peft` "
+                "to true, or leave it out."
+            )
+        if self.adapter_name_or_path is not None and not self.use_peft:
+            raise ValueError(
+                "`adapter_name_or_path` needs `use_peft` true: its adapters are what is trained. "
+                "To train all weights from there, fold them in first: mdpo merge."
+            )
+        self.devices()
+
+    def devices(self) -> str | dict[str, Any] | None:
+        """Read ``device_map``.
+
+        Returns:
+            What transformers takes.
+
+        Raises:
+            ValueError: If it looks like JSON and is not.
+        """
+        if self.device_map is None or not self.device_map.lstrip().startswith("{"):
+            return self.device_map
+        try:
+            return json.loads(self.device_map)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"`device_map` must be a name or JSON: {error}.") from None
+
+    def quantization(self, training: MDPOConfig) -> Quantization | None:
+        """Say how the language model's weights are stored.
+
+        Args:
+            training: Its mixed precision is that of products with 4-bit weights.
+
+        Returns:
+            None if they are stored as they come.
+        """
+        if not (self.load_in_4bit or self.load_in_8bit):
+            return None
+        lower = torch.bfloat16 if training.bf16 else torch.float16 if training.fp16 else None
+        return Quantization(
+            bits=4 if self.load_in_4bit else 8,
+            quant_type=self.bnb_4bit_quant_type,  # pyright: ignore[reportArgumentType]  # checked there
+            nested=self.use_bnb_nested_quant,
+            compute_dtype=lower,
+        )
 
     def lora(self) -> LoraConfig | None:
         """Make the adapters' settings.
 
         Returns:
-            None if the weights themselves are trained.
+            None if the weights themselves are trained, or adapters that are there already.
         """
-        if not self.use_peft:
+        if not self.use_peft or self.adapter_name_or_path is not None:
             return None
         targets = self.lora_target_modules
+        # One word may be the end of names, as several are, or a pattern on full names.
+        is_pattern = targets and len(targets) == 1 and not re.fullmatch(r"[\w.]+", targets[0])
         return LoraConfig(
             r=self.lora_r,
             lora_alpha=self.lora_alpha,
             lora_dropout=self.lora_dropout,
-            target_modules=targets[0] if targets and len(targets) == 1 else targets,
+            target_modules=targets[0] if targets and is_pattern else targets,
+            modules_to_save=self.lora_modules_to_save,
+            use_dora=self.use_dora,
+            use_rslora=self.use_rslora,
+            revision=self.model_revision,
             task_type="CAUSAL_LM",
         )
 
@@ -153,12 +273,32 @@ def parse_settings(arguments: Sequence[str]) -> Settings:
     except ValueError as error:
         raise SettingsError(str(error)) from None
     training, model, data = parsed
+    settings = Settings(training, model, data, names)
+    _refuse_without_effect(settings)
+    return settings
+
+
+def _refuse_without_effect(settings: Settings) -> None:
+    """Refuse settings that others leave without effect."""
+    training, model, _, given = settings
     if model.lora_dropout and training.disable_dropout:
         raise SettingsError(
             f"`lora_dropout` {model.lora_dropout} has no effect with `disable_dropout` true. "
             "Set one of the two."
         )
-    return Settings(training, model, data, names)
+    adapter = model.adapter_name_or_path
+    if adapter is not None and (idle := sorted(given & set(ADAPTER_SETTINGS))):
+        raise SettingsError(
+            f"`{idle[0]}` has no effect with `adapter_name_or_path`: the adapters of {adapter!r} "
+            "are trained on as they were made. Leave one of the two out."
+        )
+    if adapter is not None and Path(adapter).resolve() == Path(str(training.output_dir)).resolve():
+        raise SettingsError(
+            f"`output_dir` must be another folder than `adapter_name_or_path`, got {adapter!r} for "
+            "both: the adapters of the start are the reference, and would be overwritten."
+        )
+    if not model.load_in_4bit and (idle := sorted(given & set(FOUR_BIT_SETTINGS))):
+        raise SettingsError(f"`{idle[0]}` has no effect without `load_in_4bit` true.")
 
 
 def write_settings(path: Path, settings: Settings) -> None:

@@ -21,15 +21,21 @@ logger = logging.get_logger(__name__)
 
 
 def open_logp_store(
-    args: MDPOConfig, model: Any, processor: Any, *, data_fingerprints: list[str]
+    args: MDPOConfig,
+    model: Any,
+    processor: Any,
+    *,
+    data_fingerprints: list[str],
+    adapters: str | None = None,
 ) -> LogpStore:
     """Open the store of reference log-probabilities that belongs to a run.
 
     Args:
         args: Settings of the run.
-        model: The reference; adapters are left out.
+        model: The reference; what adapters the policy has is left out.
         processor: Of the model.
         data_fingerprints: Of the run's data sets.
+        adapters: Hash of the adapters that are part of the reference; None if there are none.
 
     Returns:
         The store; it may be empty.
@@ -50,6 +56,10 @@ def open_logp_store(
     if args.corruption == "random_image" or args.image_condition == "swapped":
         # Which image is borrowed depends on all rows of the set.
         facts["data"] = data_fingerprints
+    if adapters is not None:
+        facts["adapters"] = adapters
+    if args.chat_template_kwargs:
+        facts["chat_template_kwargs"] = args.chat_template_kwargs
     return LogpStore(root, facts)
 
 

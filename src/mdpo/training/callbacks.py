@@ -13,7 +13,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from mdpo.data.dataset import PreferenceDataset
 from mdpo.data.report import DataReport
 from mdpo.objectives import Objective
-from mdpo.training.run_record import check_same_data, write_run_record
+from mdpo.training.run_record import check_same_data, check_same_start, write_run_record
 
 
 class FiniteLoss(TrainerCallback):
@@ -100,9 +100,15 @@ class EpochDraws(TrainerCallback):
 class RunRecord(TrainerCallback):
     """Writes what a run is made of beside its weights, before the first step."""
 
-    def __init__(self, objective: Objective, reports: Mapping[str, DataReport]) -> None:
+    def __init__(
+        self,
+        objective: Objective,
+        reports: Mapping[str, DataReport],
+        starting_adapters: str | None = None,
+    ) -> None:
         """Keep what the settings alone do not say."""
         self.objective, self.reports = objective, reports
+        self.starting_adapters = starting_adapters
 
     def on_train_begin(
         self,
@@ -111,7 +117,7 @@ class RunRecord(TrainerCallback):
         control: TrainerControl,
         **kwargs: Any,
     ) -> None:
-        """Write the record; a resumed run must have the data it began with.
+        """Write the record; a resumed run must have the data and adapters it began with.
 
         Args:
             args: Settings.
@@ -124,4 +130,11 @@ class RunRecord(TrainerCallback):
         folder = Path(str(args.output_dir))
         if state.global_step > 0:
             check_same_data(folder, self.reports)
-        write_run_record(folder, args=args, objective=self.objective, reports=self.reports)
+            check_same_start(folder, self.starting_adapters)
+        write_run_record(
+            folder,
+            args=args,
+            objective=self.objective,
+            reports=self.reports,
+            starting_adapters=self.starting_adapters,
+        )

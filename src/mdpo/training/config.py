@@ -15,6 +15,9 @@ from mdpo.objectives.links import LINKS, LinkName
 BAD_ROW_CHOICES = ("error", "skip")
 SCORERS = ("shared_prefix", "plain")
 FEATURE_CACHES = ("none", "memory", "disk")
+RENDERING = ("add_generation_prompt", "tokenize", "continue_final_message", "chat_template")
+LOSS_KERNELS = ("fused_linear_cross_entropy", "cross_entropy")
+"""Kernels of Liger for a loss that no run of ours takes from the model."""
 
 
 @dataclass(kw_only=True)
@@ -107,6 +110,12 @@ class MDPOConfig(TrainingArguments):
         metadata={
             "help": "Longest row in tokens, image tokens included; longer responses are cut at "
             "the end, prompts never. None cuts nothing."
+        },
+    )
+    chat_template_kwargs: dict[str, Any] | str | None = field(
+        default=None,
+        metadata={
+            "help": 'Further variables of the chat template, as JSON: \'{"answer_space": ""}\'.'
         },
     )
     on_bad_row: str = field(
@@ -214,12 +223,8 @@ class MDPOConfig(TrainingArguments):
             ValueError: If any field is out of its range; the message names each.
         """
         problems = []
-        if isinstance(self.corruption_options, str):
-            try:
-                self.corruption_options = json.loads(self.corruption_options)
-            except json.JSONDecodeError as error:
-                problems.append(f"`corruption_options` must be JSON: {error}.")
-                self.corruption_options = None
+        for name in ("corruption_options", "chat_template_kwargs", "liger_kernel_config"):
+            problems += self._read_json(name)
         if isinstance(self.objective, Objective):
             self.objective = json.dumps(self.objective.to_spec())
         elif isinstance(self.objective, dict):
@@ -247,6 +252,12 @@ class MDPOConfig(TrainingArguments):
                 "`feature_cache` has no effect with `scorer` plain, which encodes each image anew. "
                 "Leave one of them out."
             )
+        options = self.chat_template_kwargs
+        if taken := [each for each in RENDERING if isinstance(options, dict) and each in options]:
+            problems.append(
+                f"`chat_template_kwargs` must not set `{taken[0]}`, which mdpo sets itself."
+            )
+        problems += self._liger_problems()
         if self.max_length is not None and self.max_length < 2:
             problems.append(f"`max_length` must be at least 2, got {self.max_length}.")
         if not problems and self.image_condition == "none" and self.make_objective().needs_image:
@@ -257,6 +268,34 @@ class MDPOConfig(TrainingArguments):
         if problems:
             raise ValueError("\n".join(problems))
         super().__post_init__()
+
+    def _read_json(self, name: str) -> list[str]:
+        """Read a setting that may be written as JSON, and say what is wrong with it."""
+        value = getattr(self, name)
+        if isinstance(value, str):
+            try:
+                value = json.loads(value)
+            except json.JSONDecodeError as error:
+                setattr(self, name, None)
+                return [f"`{name}` must be JSON: {error}."]
+        setattr(self, name, value)
+        if value is None or isinstance(value, dict):
+            return []
+        setattr(self, name, None)
+        return [f"`{name}` must be a mapping, got {value!r}."]
+
+    def _liger_problems(self) -> list[str]:
+        """Switch off the Liger kernels whose place the engine's own head takes; refuse them."""
+        if not self.use_liger_kernel:
+            return []
+        given: dict[str, Any] = dict(self.liger_kernel_config or {})
+        self.liger_kernel_config = given | dict.fromkeys(LOSS_KERNELS, False)
+        return [
+            f"`liger_kernel_config` must not set {name} true: the loss is taken from "
+            "log-probabilities at response positions, which the engine computes itself."
+            for name in LOSS_KERNELS
+            if given.get(name)
+        ]
 
     def make_objective(self) -> Objective:
         """Make the objective that the settings describe.

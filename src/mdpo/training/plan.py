@@ -25,7 +25,7 @@ from mdpo.training.plan_tokens import (
     make_schedule,
     padded_tokens,
 )
-from mdpo.training.preparation import longest_context
+from mdpo.training.preparation import longest_context, make_encoder
 
 
 @dataclass(frozen=True)
@@ -151,13 +151,14 @@ def make_plan(
         dtype=model_settings.dtype,
         trust_remote_code=model_settings.trust_remote_code,
     )
-    encoder = Encoder(
+    encoder = make_encoder(
         processor
         or load_processor(
             model_settings.model_name_or_path,
             revision=model_settings.model_revision,
             trust_remote_code=model_settings.trust_remote_code,
-        )
+        ),
+        args,
     )
     rows = _read(settings)
     counted = _count(rows, run, encoder, longest_context(base))

@@ -1,17 +1,75 @@
-"""From a source of rows to a checked data set."""
+"""From settings and a source of rows to a checked data set."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
+from PIL import Image
 from torch import nn
 
+from mdpo.data.batch import Inputs
 from mdpo.data.dataset import ImageCondition, PreferenceDataset
 from mdpo.data.encoding import Encoder, TokenCounter
 from mdpo.data.reading import Rows
 from mdpo.data.report import DataReport, check_rows
 from mdpo.data.sources import RawData, load_raw
 from mdpo.training.config import MDPOConfig
+
+SMALL = (224, 160)
+"""Width and height of a picture that is quick to encode."""
+
+
+def make_encoder(processor: Any, args: MDPOConfig) -> Encoder:
+    """Make what renders and tokenizes rows as the settings say.
+
+    Args:
+        processor: Of the model.
+        args: Settings of the run.
+
+    Returns:
+        The encoder.
+    """
+    options: Any = args.chat_template_kwargs
+    return Encoder(processor, chat_template_kwargs=options)
+
+
+def blank_prompt(encoder: Encoder) -> Inputs:
+    """Encode a prompt with one small blank picture.
+
+    Args:
+        encoder: Of the model.
+
+    Returns:
+        What the model's ``forward`` takes.
+    """
+    content = [{"type": "image"}, {"type": "text", "text": "What is shown?"}]
+    text = encoder.prompt_text([{"role": "user", "content": content}])
+    return encoder.prompts([text], [[Image.new("RGB", SMALL)]])
+
+
+def refuse_devices(model: Any, args: MDPOConfig) -> None:
+    """Refuse devices that a run cannot use together.
+
+    Args:
+        model: As loaded.
+        args: Settings of the run.
+
+    Raises:
+        ValueError: If one process would split batches over several GPUs, or several processes
+            would each spread the model over all of them.
+    """
+    spread = len(set((getattr(model, "hf_device_map", None) or {}).values())) > 1
+    if args.n_gpu > 1 and not spread:
+        raise ValueError(
+            f"One process sees {args.n_gpu} GPUs, and a packed batch cannot be split between "
+            "them. Take one process per GPU: `accelerate launch -m mdpo train ...`, or show "
+            "one GPU only: CUDA_VISIBLE_DEVICES=0."
+        )
+    if args.world_size > 1 and spread:
+        raise ValueError(
+            f"`device_map` spreads the model over several devices in each of {args.world_size} "
+            "processes. Leave it out, or start one process: mdpo train ..."
+        )
 
 
 def prepare_dataset(

@@ -36,6 +36,7 @@ def write_run_record(
     args: TrainingArguments,
     objective: Objective,
     reports: Mapping[str, DataReport],
+    starting_adapters: str | None = None,
 ) -> None:
     """Write ``run.json`` and ``data_report.json`` into a run's folder.
 
@@ -44,6 +45,8 @@ def write_run_record(
         args: Settings.
         objective: What is minimised.
         reports: Of the data, by split.
+        starting_adapters: Hash of the adapters that training starts from, and that the reference
+            has; None if it starts from none.
     """
     folder.mkdir(parents=True, exist_ok=True)
     record = {
@@ -52,6 +55,7 @@ def write_run_record(
         "versions": versions(),
         "objective": objective.to_spec(),
         "data": {split: report.fingerprint for split, report in reports.items()},
+        "starting_adapters": starting_adapters,
         "settings": args.to_dict(),
     }
     write_json(folder / RECORD, record)
@@ -77,6 +81,28 @@ def check_same_data(folder: Path, reports: Mapping[str, DataReport]) -> None:
         raise ValueError(
             f"{path}: this run began with other training data (fingerprint {before}, now {now}). "
             "Give the data it began with, or another `output_dir`."
+        )
+
+
+def check_same_start(folder: Path, starting_adapters: str | None) -> None:
+    """Refuse to resume a run from other adapters than it began with: they are its reference.
+
+    Args:
+        folder: Of the run.
+        starting_adapters: Hash of those at hand; None if there are none.
+
+    Raises:
+        ValueError: If they are not the recorded ones.
+    """
+    path = folder / RECORD
+    if not path.exists():
+        return
+    before = json.loads(path.read_text(encoding="utf-8")).get("starting_adapters")
+    if before != starting_adapters:
+        raise ValueError(
+            f"{path}: this run began with other adapters (fingerprint {before}, now "
+            f"{starting_adapters}), which are its reference. Give `adapter_name_or_path` as at the "
+            "beginning, or another `output_dir`."
         )
 
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils import DistributedType
 from peft import PeftConfig, PeftModel
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -26,19 +25,13 @@ from mdpo.data.dataset import PreferenceDataset
 from mdpo.data.encoding import Encoder, TokenCounter
 from mdpo.data.passes import PassPlanner
 from mdpo.data.report import DataReport
+from mdpo.models.compatibility import check_image_features, check_image_token, check_tokenizer
 from mdpo.models.loading import load_model, restore_weights
 from mdpo.models.policy import disable_dropout, prepare_policy
 from mdpo.models.processors import load_processor
 from mdpo.objectives import CHOSEN, REJECTED, REJECTED_IMAGE, Candidate, Logps
 from mdpo.objectives.logps import joined
-from mdpo.scoring import (
-    AdapterOff,
-    FrozenCopy,
-    PlainScorer,
-    Reference,
-    Scorer,
-    frozen_copy_of,
-)
+from mdpo.scoring import PlainScorer, Reference, Scorer, frozen_copy_of
 from mdpo.scoring.choice import checked, choose_scorer
 from mdpo.scoring.images import ImageEncoder
 from mdpo.scoring.packing import by_image
@@ -51,7 +44,14 @@ from mdpo.training.config import MDPOConfig
 from mdpo.training.length_groups import LengthGroups
 from mdpo.training.metrics import MetricSums, pair_metrics
 from mdpo.training.model_card import write_model_card
-from mdpo.training.preparation import longest_context, prepare_dataset
+from mdpo.training.preparation import (
+    blank_prompt,
+    longest_context,
+    make_encoder,
+    prepare_dataset,
+    refuse_devices,
+)
+from mdpo.training.references import SHARDED, make_reference, starting_adapters
 
 
 class MDPOTrainer(Trainer):
@@ -84,9 +84,10 @@ class MDPOTrainer(Trainer):
         """Set up a run; all data is checked here, before any compute is spent.
 
         Args:
-            model: Policy: a folder, a hub id, a model, or a model with adapters.
-            ref_model: Reference; None takes the policy with its adapters off, or a frozen copy of
-                it if it has none.
+            model: Policy: a folder, a hub id, a model, or a model with adapters to train on with.
+            ref_model: Reference; None takes what the policy is before its first step: with its
+                adapters off if they are new, with them as they came if they are not, or a frozen
+                copy if it has none.
             args: Settings.
             data_collator: Makes a ``Batch`` of examples; None takes ``PreferenceCollator``.
             train_dataset: A ``datasets.Dataset``, a list of rows, a path, or a
@@ -112,16 +113,16 @@ class MDPOTrainer(Trainer):
             )
         name = str(model.config._name_or_path or type(model).__name__)
         args = args if args is not None else MDPOConfig(output_dir=f"{Path(name).name}-mdpo")
-        if args.n_gpu > 1:
-            raise ValueError(
-                f"One process sees {args.n_gpu} GPUs, and a packed batch cannot be split between "
-                "them. Take one process per GPU: `accelerate launch -m mdpo train ...`, or show "
-                "one GPU only: CUDA_VISIBLE_DEVICES=0."
-            )
+        refuse_devices(model, args)
         self.objective = args.make_objective()
         self.reports: dict[str, DataReport] = {}
         processing_class = processing_class or load_processor(name)
-        encoder = Encoder(processing_class)
+        encoder = make_encoder(processing_class, args)
+        base: Any = getattr(model, "get_base_model", lambda: model)()
+        check_tokenizer(base, processing_class)
+        blank = None if args.image_condition == "none" else blank_prompt(encoder)
+        if blank is not None:
+            check_image_token(base, processing_class, blank)
 
         # Adapters begin at random: the seed of the run decides them too.
         set_seed(args.seed)
@@ -131,6 +132,7 @@ class MDPOTrainer(Trainer):
         stored = args.precompute_ref_log_probs and not args.corruption_per_epoch
         if ref_model is None and not isinstance(policy, PeftModel) and not stored:
             ref_model = frozen_copy_of(policy)  # pyright: ignore[reportAssignmentType]  # same class
+        self._starting_adapters = starting_adapters(policy) if ref_model is None else None
 
         context = longest_context(policy)
         prepared_train = self._prepare("train", train_dataset, args, encoder, context)
@@ -156,7 +158,7 @@ class MDPOTrainer(Trainer):
             callbacks=[
                 self._finite,
                 EpochDraws(prepared_train),
-                RunRecord(self.objective, self.reports),
+                RunRecord(self.objective, self.reports, self._starting_adapters),
                 *(callbacks or []),
             ],
             optimizers=optimizers,
@@ -166,6 +168,9 @@ class MDPOTrainer(Trainer):
         self._pass_share = 1.0
         self._refuse_passes_where_each_backward_steps()
         self._policy_is_initial = True
+        if blank is not None and not self._is_sharded:
+            # Not before the model is on its device: some attention has kernels for one kind only.
+            check_image_features(base, processing_class, blank)
         self.scorer = self._make_scorer()
         self.reference = self._make_reference(ref_model)
 
@@ -187,27 +192,25 @@ class MDPOTrainer(Trainer):
 
     def _make_reference(self, ref_model: nn.Module | None) -> Reference:
         """Choose where reference log-probabilities come from."""
-        online: Reference | None = None
-        model: Any = self.model
         # Before the model is wrapped: it belongs to no device yet if weights are sharded.
-        weights = ref_model if ref_model is not None else model
+        model: Any = self.model
         store = None
         if self.args.precompute_ref_log_probs:
             store = open_logp_store(
                 self.args,
-                weights,
+                ref_model if ref_model is not None else model,
                 self.processing_class,
+                adapters=self._starting_adapters,
                 data_fingerprints=[each.fingerprint for each in self.reports.values()],
             )
-        if ref_model is not None:
-            online = FrozenCopy(self.accelerator.prepare_model(ref_model, evaluation_mode=True))
-        elif isinstance(model, PeftModel):
-            online = AdapterOff(model, unwrap=self.accelerator.unwrap_model)
-        if store is not None:
-            drawn = {"rejected"} if self.args.corruption_per_epoch else set()
-            return CachedReference(store, online=online, drawn_per_epoch=drawn)
-        assert online is not None
-        return online
+        return make_reference(
+            model,
+            ref_model,
+            args=self.args,
+            accelerator=self.accelerator,
+            store=store,
+            starts_from_adapters=self._starting_adapters is not None,
+        )
 
     def precompute_reference(self, *datasets: PreferenceDataset) -> int:
         """Compute the reference log-probabilities that the store lacks.
@@ -335,10 +338,7 @@ class MDPOTrainer(Trainer):
     @property
     def _is_sharded(self) -> bool:
         """Whether weights are whole only inside the wrapped model's ``forward``."""
-        return self.accelerator.distributed_type in (
-            DistributedType.FSDP,
-            DistributedType.DEEPSPEED,
-        )
+        return self.accelerator.distributed_type in SHARDED
 
     def _make_scorer(self) -> Scorer:
         """Choose how candidates are scored, and check it on the run's own data."""
@@ -485,7 +485,8 @@ class MDPOTrainer(Trainer):
             Metrics by name.
         """
         if eval_dataset is not None and not isinstance(eval_dataset, (str, dict)):
-            encoder, context = Encoder(self.processing_class), longest_context(self.model)
+            encoder = make_encoder(self.processing_class, self.args)
+            context = longest_context(self.model)
             eval_dataset = self._prepare("eval", eval_dataset, self.args, encoder, context)
         self.precompute_reference(
             *([eval_dataset] if isinstance(eval_dataset, PreferenceDataset) else [])
