@@ -12,6 +12,7 @@ from importlib import import_module
 VERBS: dict[str, str] = {
     "train": "train a model on preference pairs",
     "plan": "say what a run would take: tokens, memory, time",
+    "convert": "rewrite original checkpoints of Bunny and LLaVA, and back",
     "merge": "fold trained adapters into the weights",
     "check-model": "check whether a model behaves as training assumes",
     "data": "inspect a data set, or look at it: `data inspect`, `data preview`",
