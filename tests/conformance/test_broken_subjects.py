@@ -192,6 +192,13 @@ def reverses_gradients(model: Any) -> None:
     )
 
 
+def reverses_gradients_of_packed_rows(model: Any) -> None:
+    """Right forward, wrong backward where rows lie in one sequence."""
+    model.model.language_model.norm.register_forward_hook(
+        lambda module, args, output: Reverse.apply(output) if len(output) == 1 else output
+    )
+
+
 def loses_a_tensor(model: Any) -> None:
     save = model.save_pretrained
 
@@ -347,6 +354,9 @@ BROKEN: dict[str, Broken] = {
     ),
     "positions_dropped": Broken(
         "shared prefix = plain", "differ", model=before_decoder(drops_positions)
+    ),
+    "packed_gradients_reversed": Broken(
+        "shared prefix = plain", "gradients differ", model=reverses_gradients_of_packed_rows
     ),
     "adapters_always_on": Broken(
         "adapters off = reference",

@@ -67,7 +67,7 @@ def one_placeholder_per_image(subject: Subject) -> Finding:
             break
         most = count
     if most == 0:
-        raise NotApplicable(remark)
+        raise NotApplicable(remark.removeprefix("; "))
     return Finding(float(most), f"most images of a row{remark}")
 
 
@@ -86,7 +86,7 @@ def _without_placeholder(subject: Subject, example: Example, count: int) -> str:
             f"the template renders {count} images as {text!r}, which has not one placeholder for "
             f"each, and nothing refuses it ({tokens} image tokens, {features} features)"
         )
-    return "the processor places image tokens itself, the template writes none"
+    return "; the processor places image tokens itself, the template not one for each"
 
 
 def _tokens_of_fewer(subject: Subject, example: Example) -> int:
