@@ -53,9 +53,8 @@ def slow_ids(original: Original, text: str, *, legacy: bool) -> list[int]:
     """The slow tokenizer: a space before the text; the legacy one, after special tokens too."""
     content = json.loads((original.folder / "tokenizer.json").read_text())
     vocabulary = content["model"]["vocab"]
-    merges = [
-        tuple(m.split(" ")) if isinstance(m, str) else tuple(m) for m in content["model"]["merges"]
-    ]
+    merges: Any = [m.split(" ") if isinstance(m, str) else m for m in content["model"]["merges"]]
+    merges = [tuple(each) for each in merges]
     bare = Tokenizer(models.BPE(vocabulary, merges, byte_fallback=True, fuse_unk=True))
     ids = [vocabulary["<s>"]]
     for number, piece in enumerate(text.split(END)):

@@ -1,0 +1,96 @@
+"""A converted Bunny on the rows that the authors of mDPO released their data in."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from original_checkpoints import END, NUM_PATCHES, Original, write_bunny
+from original_models import Conversation
+from PIL import Image
+from transformers import AutoProcessor, CodeGenTokenizer
+
+from mdpo import MDPOConfig, MDPOTrainer
+from mdpo.data.encoding import Encoder
+from mdpo.models.conversion import bunny_to_standard
+
+PROMPT = Conversation(END).say("USER", "<image>\nWhat is shown?").say("ASSISTANT", None).prompt()
+
+
+@pytest.fixture(scope="module")
+def bunny(tmp_path_factory: pytest.TempPathFactory) -> tuple[Original, Path]:
+    folder = tmp_path_factory.mktemp("bunny")
+    original = write_bunny(folder / "original")
+    bunny_to_standard(original.folder, folder / "standard", vision_config=folder / "siglip.json")
+    return original, folder / "standard"
+
+
+@pytest.fixture
+def official(tmp_path: Path, make_picture: Callable[..., Image.Image]) -> Path:
+    """Rows as the authors write them."""
+    rows = []
+    for k in range(4):
+        make_picture(k, (60, 30 + k)).save(tmp_path / f"{k}.png")
+        answers = {"chosen": f"Two birds, {k} boats.", "rejected": "Three lamps."}
+        rows.append({"img_path": f"{k}.png", "prompt": PROMPT, **answers})
+    path = tmp_path / "rows.json"
+    path.write_text(json.dumps(rows))
+    return path
+
+
+@pytest.mark.parametrize("space", [" ", ""])
+def test_one_step_on_the_authors_rows(
+    bunny: tuple[Original, Path], official: Path, tmp_path: Path, space: str
+) -> None:
+    original, standard = bunny
+    args = MDPOConfig(
+        output_dir=str(tmp_path / "run"),
+        image_root=str(official.parent),
+        chat_template_kwargs={"answer_space": space},
+        max_length=None,
+        max_steps=1,
+        use_cpu=True,
+        disable_tqdm=True,
+        save_strategy="no",
+        per_device_train_batch_size=2,
+        gradient_accumulation_steps=1,
+        learning_rate=1e-3,
+        warmup_steps=0,
+        report_to="none",
+    )
+    run = MDPOTrainer(str(standard), args=args, train_dataset=str(official))
+    batch = next(iter(run.get_train_dataloader()))
+    run.train()
+    assert run.state.global_step == 1
+    tokenizer: Any = AutoProcessor.from_pretrained(standard).tokenizer
+    inputs = batch["prompts"]["chosen"]
+    for ids, mask in zip(inputs["input_ids"], inputs["attention_mask"], strict=True):
+        text = tokenizer.decode(ids[mask.bool()], clean_up_tokenization_spaces=False)
+        assert text.replace("<image>" * NUM_PATCHES, "<image>") == PROMPT
+    slow = CodeGenTokenizer.from_pretrained(original.folder)
+    wanted = slow(f"{space}Three lamps.{END}")["input_ids"]
+    responses = batch["responses"]["rejected"]
+    for ids, mask in zip(responses["input_ids"], responses["attention_mask"], strict=True):
+        assert ids[mask.bool()].tolist() == wanted
+
+
+def test_responses_are_tokenized_as_the_authors_do(bunny: tuple[Original, Path]) -> None:
+    original, standard = bunny
+    messages: Any = [
+        {
+            "role": "user",
+            "content": [{"type": "image"}, {"type": "text", "text": "What is shown?"}],
+        }
+    ]
+    encoder = Encoder(
+        AutoProcessor.from_pretrained(standard), chat_template_kwargs={"answer_space": ""}
+    )
+    assert encoder.prompt_text(messages) == PROMPT
+    tokenizer = CodeGenTokenizer.from_pretrained(original.folder)
+    for answer in ("Two birds.", "  A red   boat", "?", "a\n\nb "):
+        # The answer apart, then the end token. What the template ends in is not stripped.
+        wanted = [*tokenizer(answer)["input_ids"], tokenizer.eos_token_id]
+        assert encoder.response_ids(messages, answer) == wanted
+    default = Encoder(AutoProcessor.from_pretrained(standard))
+    assert default.response_text(messages, "Two.") == f" Two.{END}"
