@@ -3,6 +3,7 @@
 import inspect
 from typing import Any
 
+from torch import nn
 from transformers import PreTrainedModel
 
 FULL_ATTENTION = "full_attention"
@@ -27,19 +28,34 @@ def reason_against_sharing(model: PreTrainedModel) -> str | None:
         return f"{name} has recurrent layers"
     if getattr(text, "cross_attention_layers", None):
         return f"{name} attends to images across, not in the sequence"
+    if "token_type_ids" in accepted:
+        return f"{name} attends among image tokens in both directions"
     kinds = set(getattr(text, "layer_types", None) or [FULL_ATTENTION]) - {FULL_ATTENTION}
     if kinds:
         return f"{name} has layers of kind {', '.join(sorted(kinds))}"
     if _slides(text):
         return f"{name} attends within a sliding window of {text.sliding_window} tokens"
-    if "token_type_ids" in accepted:
-        return f"{name} attends among image tokens in both directions"
     return None
 
 
 def _slides(text: Any) -> bool:
     """Whether attention has a window; some configs name one and switch it off."""
     return bool(getattr(text, "sliding_window", None)) and getattr(text, "use_sliding_window", True)
+
+
+def real_vocabulary(model: nn.Module) -> int | None:
+    """Look up how many entries of a model's vocabulary are real.
+
+    Converted checkpoints have a few more rows, for the image token and to a round number. A head
+    without bias gives them a share of the probability, which the original model has not.
+
+    Args:
+        model: Without wrappers.
+
+    Returns:
+        The ``real_vocab_size`` of its config; None if all are real.
+    """
+    return getattr(getattr(model, "config", None), "real_vocab_size", None)
 
 
 def scales_logits(model: PreTrainedModel) -> bool:

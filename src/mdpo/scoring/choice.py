@@ -11,6 +11,7 @@ from torch import nn
 from transformers.utils import logging
 
 from mdpo.data.batch import Batch
+from mdpo.models.families import family_of
 from mdpo.models.sharing import reason_against_sharing
 from mdpo.objectives import Candidate
 from mdpo.scoring.images import ImageEncoder
@@ -56,7 +57,12 @@ def choose_scorer(
     Returns:
         The scorer; if it is the plain one, the reason has been logged.
     """
-    if reason := reason_against_sharing(bare(policy)):
+    core = bare(policy)
+    reason = reason_against_sharing(core)
+    if reason is None and in_forward and family_of(core.config) is None:
+        # Nobody has proven it, and where weights are sharded no run can check it.
+        reason = f"{type(core).__name__} is of no family in docs/models.md, and weights are sharded"
+    if reason is not None:
         logger.warning(f"Prompts are not shared between responses: {reason}. Plain rows it is.")
         return PlainScorer(policy)
     return SharedPrefixScorer(

@@ -28,11 +28,14 @@ class ResponseHead:
     Attributes:
         head: The model's output head.
         chunk: Positions at a time.
+        vocabulary: Logits that take part, from the first; None for all.
     """
 
-    def __init__(self, head: nn.Module, *, chunk: int = CHUNK) -> None:
+    def __init__(
+        self, head: nn.Module, *, chunk: int = CHUNK, vocabulary: int | None = None
+    ) -> None:
         """Keep the head."""
-        self.head, self.chunk = head, chunk
+        self.head, self.chunk, self.vocabulary = head, chunk, vocabulary
         self._wanted: tuple[Tensor, Tensor] | None = None
         self._forward = head.forward
         # One function for all steps, so that compiled code finds the same one again.
@@ -80,22 +83,26 @@ class ResponseHead:
         """
         if type(self.head) is nn.Linear and not self.head.weight.requires_grad:
             weight, bias = _cast_as_autocast_would(self.head)
+            weight, bias = (
+                weight[: self.vocabulary],
+                None if bias is None else bias[: self.vocabulary],
+            )
             # Types are settled: autocast would round the logits on the way out.
             with torch.autocast(weight.device.type, enabled=False):
                 return _FrozenHead.apply(hidden, weight, bias, ids, self.chunk)  # pyright: ignore[reportReturnType]
         forward = self._forward
         parts = [
-            checkpoint(_chunk_logps, forward, h, i, use_reentrant=False)
+            checkpoint(_chunk_logps, forward, h, i, self.vocabulary, use_reentrant=False)
             if torch.is_grad_enabled()
-            else _chunk_logps(forward, h, i)
+            else _chunk_logps(forward, h, i, self.vocabulary)
             for h, i in zip(hidden.split(self.chunk), ids.split(self.chunk), strict=True)
         ]
         return torch.cat(parts)  # pyright: ignore[reportArgumentType, reportCallIssue]
 
 
-def _chunk_logps(forward: Any, hidden: Tensor, ids: Tensor) -> Tensor:
+def _chunk_logps(forward: Any, hidden: Tensor, ids: Tensor, vocabulary: int | None) -> Tensor:
     """Score one chunk through any head."""
-    return token_logps(forward(hidden), ids)
+    return token_logps(forward(hidden)[..., :vocabulary], ids)
 
 
 def _cast_as_autocast_would(head: nn.Linear) -> tuple[Tensor, Tensor | None]:

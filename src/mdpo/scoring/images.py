@@ -174,6 +174,21 @@ class ImageEncoder:
         ]
         return _joined(encoded) if encoded else None
 
+    def separates(self, batch: Batch, slot: str) -> bool:
+        """Find out whether features can be told apart by image.
+
+        Only then is an image that stands in a batch twice encoded once, and can be cached.
+
+        Args:
+            batch: From collation.
+            slot: With images.
+
+        Returns:
+            Whether they can.
+        """
+        with torch.no_grad():
+            return self._slot(self.policy, batch, slot).images is not None
+
     def _slot(self, model: PreTrainedModel, batch: Batch, slot: str) -> _Encoded:
         """Encode the images of one slot, or take what is known of them."""
         if not self._shares(model):
@@ -325,7 +340,7 @@ def select_images(
     """
     images = image_inputs(inputs)
     if "pixel_attention_mask" in images:
-        # Idefics lays images out by row of text, not one after the other.
+        # Idefics lays pixels out by row of text, too.
         return None
     index = torch.tensor(chosen)
     grid = images.get("image_grid_thw")
@@ -366,7 +381,8 @@ def _encode(
     form = _Form(type(output), kind, {each: extra.pop(each, None) for each in SHARED_FIELDS})
     if not set(extra) <= {DEEPSTACK}:
         raise NotImplementedError(f"image features of {type(model).__name__}: {', '.join(extra)}")
-    if by_image is None:
+    # Idefics lists features by row of text, and a row may have several images or none.
+    if by_image is None or "pixel_attention_mask" in images:
         return _Encoded(form, None, output)
     features = [{"pooled": each} for each in by_image]
     for layer, values in enumerate(extra.get(DEEPSTACK) or ()):

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mdpo.data.batch import Batch
+from mdpo.models.sharing import real_vocabulary
 from mdpo.objectives import Candidate
 from mdpo.scoring.layout import lay_out, sum_by_row, token_logps
 
@@ -40,12 +41,14 @@ class PlainScorer:
     Attributes:
         selects_logits: Whether the model can be asked for the logits of some positions only
             (``logits_to_keep``); otherwise all are computed and the rest thrown away.
+        vocabulary: Logits that take part, from the first; None for all.
     """
 
     def __init__(self, model: nn.Module) -> None:
         """Look up what the model's ``forward`` takes; ``model`` is without wrappers."""
         base = getattr(model, "get_base_model", lambda: model)()
         self.selects_logits = "logits_to_keep" in inspect.signature(base.forward).parameters
+        self.vocabulary = real_vocabulary(base)
 
     def __call__(
         self, model: nn.Module, batch: Batch, candidates: Iterable[Candidate]
@@ -70,5 +73,5 @@ class PlainScorer:
             logits = model(**rows.inputs, use_cache=False, logits_to_keep=keep).logits
         else:
             logits = model(**rows.inputs, use_cache=False).logits[keep]
-        logps = token_logps(logits, rows.response_ids)
+        logps = token_logps(logits[..., : self.vocabulary], rows.response_ids)
         return sum_by_row(logps, rows.row_of_token, num_rows=len(batch["rows"]))

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from mdpo.data.batch import Batch
-from mdpo.models.sharing import scales_logits
+from mdpo.models.sharing import real_vocabulary, scales_logits
 from mdpo.objectives import Candidate
 from mdpo.scoring.attention import (
     BRANCHES,
@@ -199,12 +199,12 @@ def _token_logps(
     ids: Int[Tensor, " n"],
 ) -> Float[Tensor, " n"]:
     """Run the model and score tokens, through its head alone where nothing comes after it."""
-    head = core.get_output_embeddings()
+    head, vocabulary = core.get_output_embeddings(), real_vocabulary(core)
     if isinstance(head, nn.Module) and not scales_logits(core):
-        with ResponseHead(head).scoring(predictors, ids):
+        with ResponseHead(head, vocabulary=vocabulary).scoring(predictors, ids):
             return model(**inputs, use_cache=False).logits
     logits = model(**inputs, use_cache=False).logits
-    return token_logps(logits.flatten(0, 1)[predictors], ids)
+    return token_logps(logits.flatten(0, 1)[predictors, :vocabulary], ids)
 
 
 def _spread(values: Tensor, places: Int[Tensor, " t"], shape: tuple[int, int]) -> Tensor:

@@ -1,7 +1,7 @@
 """Tiny random models of each family, with their processors, built from config: no download.
 
-They have every part and every quirk of the large ones: kinds of positions, tiles, grids, resamplers,
-windows. Widths, depths and vocabularies are small.
+They have every part and every quirk of the large ones: kinds of positions, tiles, grids,
+resamplers, windows. Widths, depths and vocabularies are small.
 """
 
 from collections.abc import Callable

@@ -93,6 +93,21 @@ def byte_tokenizer(special: Sequence[str] = (), **named: str) -> PreTrainedToken
     return fast
 
 
+def token_id(tokenizer: PreTrainedTokenizerFast, token: str) -> int:
+    """Look up a token.
+
+    Args:
+        tokenizer: That knows it.
+        token: One of its tokens.
+
+    Returns:
+        Its id.
+    """
+    found = tokenizer.convert_tokens_to_ids(token)
+    assert isinstance(found, int)
+    return found
+
+
 def chat_template(image: str) -> str:
     """Write a chat template with turns on lines of their own.
 

@@ -1,5 +1,7 @@
 """Gemma 3 and PaliGemma: image tokens attend to each other in both directions."""
 
+from typing import Any
+
 from transformers import (
     Gemma2Config,
     Gemma3Config,
@@ -13,7 +15,14 @@ from transformers import (
 from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
-from mdpo.conformance.tiny.base import TinyModel, byte_tokenizer, chat_template, decoder, tower
+from mdpo.conformance.tiny.base import (
+    TinyModel,
+    byte_tokenizer,
+    chat_template,
+    decoder,
+    token_id,
+    tower,
+)
 
 PATCH, SIDE = 8, 32
 
@@ -43,9 +52,9 @@ def gemma3() -> TinyModel:
             layer_types=["sliding_attention", "full_attention", "sliding_attention"],
         ),
         mm_tokens_per_image=4,
-        boi_token_index=tokenizer.convert_tokens_to_ids(begin),
-        eoi_token_index=tokenizer.convert_tokens_to_ids(end),
-        image_token_index=tokenizer.convert_tokens_to_ids(image),
+        boi_token_index=token_id(tokenizer, begin),
+        eoi_token_index=token_id(tokenizer, end),
+        image_token_index=token_id(tokenizer, image),
     )
     return TinyModel(config, Gemma3ForConditionalGeneration, processor)
 
@@ -58,21 +67,21 @@ def paligemma() -> TinyModel:
     """
     image = "<image>"
     tokenizer = byte_tokenizer(image_token=image)
-    pixels = SiglipImageProcessorPil(size={"height": SIDE, "width": SIDE})
+    pixels: Any = SiglipImageProcessorPil(size={"height": SIDE, "width": SIDE})
     pixels.image_seq_length = (SIDE // PATCH) ** 2
     processor = PaliGemmaProcessor(
         image_processor=pixels, tokenizer=tokenizer, chat_template=chat_template(image)
     )
     config = PaliGemmaConfig(
         vision_config=SiglipVisionConfig(
-            **tower(), image_size=SIDE, patch_size=PATCH, vision_use_head=False, projection_dim=64
+            **tower(projection_dim=64), image_size=SIDE, patch_size=PATCH, vision_use_head=False
         ).to_dict(),
         text_config=Gemma2Config(
             **decoder(tokenizer), head_dim=16, query_pre_attn_scalar=16, sliding_window=512
         ).to_dict(),
         projection_dim=64,
         hidden_size=64,
-        image_token_index=tokenizer.convert_tokens_to_ids(image),
+        image_token_index=token_id(tokenizer, image),
         vocab_size=len(tokenizer),
     )
     return TinyModel(config, PaliGemmaForConditionalGeneration, processor, eager_only=True)

@@ -20,11 +20,17 @@ from transformers import (
 from transformers.models.glm4v.image_processing_pil_glm4v import Glm4vImageProcessorPil
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-from mdpo.conformance.tiny.base import TinyModel, byte_tokenizer, chat_template, decoder
+from mdpo.conformance.tiny.base import TinyModel, byte_tokenizer, chat_template, decoder, token_id
 from mdpo.models.processors import NoVideos
 
 PATCH = 8
 START, IMAGE, END, VIDEO = "<|vision_start|>", "<|image_pad|>", "<|vision_end|>", "<|video_pad|>"
+PIXELS: dict[str, Any] = {
+    "patch_size": PATCH,
+    "merge_size": 2,
+    "temporal_patch_size": 2,
+    "size": {"shortest_edge": 32**2, "longest_edge": 96**2},
+}
 # A small base turns all three axes visibly within a short row.
 ROPE = {"rope_type": "default", "rope_theta": 100.0, "mrope_section": [4, 2, 2]}
 
@@ -97,17 +103,11 @@ def glm4v() -> TinyModel:
         video_token="<|video|>",
     )
     processor = Glm4vProcessor(
-        image_processor=Glm4vImageProcessorPil(
-            patch_size=PATCH,
-            merge_size=2,
-            temporal_patch_size=2,
-            size={"shortest_edge": 32**2, "longest_edge": 96**2},
-        ),
+        image_processor=Glm4vImageProcessorPil(**PIXELS),
         tokenizer=tokenizer,
         video_processor=NoVideos(merge_size=2, temporal_patch_size=2),
         chat_template=chat_template(start + image + end),
     )
-    ids = tokenizer.convert_tokens_to_ids
     config = Glm4vConfig(
         vision_config={
             "depth": 2,
@@ -119,12 +119,12 @@ def glm4v() -> TinyModel:
             "out_hidden_size": 64,
         },
         text_config=decoder(tokenizer, rope_parameters=ROPE | {"partial_rotary_factor": 1.0}),
-        image_token_id=ids(image),
-        video_token_id=ids("<|video|>"),
-        image_start_token_id=ids(start),
-        image_end_token_id=ids(end),
-        video_start_token_id=ids("<|begin_of_video|>"),
-        video_end_token_id=ids("<|end_of_video|>"),
+        image_token_id=token_id(tokenizer, image),
+        video_token_id=token_id(tokenizer, "<|video|>"),
+        image_start_token_id=token_id(tokenizer, start),
+        image_end_token_id=token_id(tokenizer, end),
+        video_start_token_id=token_id(tokenizer, "<|begin_of_video|>"),
+        video_end_token_id=token_id(tokenizer, "<|end_of_video|>"),
     )
     return TinyModel(config, Glm4vForConditionalGeneration, processor)
 
@@ -145,17 +145,12 @@ def _qwen(
     """Build one of Qwen's families."""
     tokenizer = _tokenizer()
     processor = processor_class(
-        image_processor=Qwen2VLImageProcessorPil(
-            patch_size=PATCH,
-            merge_size=2,
-            temporal_patch_size=2,
-            size={"shortest_edge": 32**2, "longest_edge": 96**2},
-        ),
+        image_processor=Qwen2VLImageProcessorPil(**PIXELS),
         tokenizer=tokenizer,
         video_processor=NoVideos(merge_size=2, temporal_patch_size=2),
         chat_template=chat_template(START + IMAGE + END),
     )
-    start, image, end, video = tokenizer.convert_tokens_to_ids([START, IMAGE, END, VIDEO])
+    start, image, end, video = (token_id(tokenizer, each) for each in (START, IMAGE, END, VIDEO))
     config = config_class(
         vision_config={"depth": 2, "num_heads": 2, "patch_size": PATCH} | tower,
         text_config=decoder(tokenizer, rope_parameters=ROPE) | (text or {}),

@@ -1,4 +1,4 @@
-"""SmolVLM, Idefics3 and Idefics2: tiles with a mask of their pixels, then a shuffle or a resampler."""
+"""SmolVLM, Idefics3 and Idefics2: images with a mask of their pixels, by row of text."""
 
 from typing import Any
 
@@ -18,7 +18,14 @@ from transformers.models.idefics2.image_processing_pil_idefics2 import Idefics2I
 from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
 from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImageProcessorPil
 
-from mdpo.conformance.tiny.base import TinyModel, byte_tokenizer, chat_template, decoder, tower
+from mdpo.conformance.tiny.base import (
+    TinyModel,
+    byte_tokenizer,
+    chat_template,
+    decoder,
+    token_id,
+    tower,
+)
 from mdpo.models.processors import NoVideos
 
 PATCH, SIDE = 8, 32
@@ -86,7 +93,7 @@ def idefics2() -> TinyModel:
             "num_key_value_heads": 2,
         },
         text_config=decoder(tokenizer, model_type="mistral", sliding_window=None),
-        image_token_id=tokenizer.convert_tokens_to_ids(IMAGE),
+        image_token_id=token_id(tokenizer, IMAGE),
     )
     return TinyModel(config, Idefics2ForConditionalGeneration, processor)
 
@@ -119,6 +126,6 @@ def _config(config_class: Any, tokenizer: PreTrainedTokenizerFast) -> Any:
     return config_class(
         vision_config=tower(image_size=SIDE, patch_size=PATCH),
         text_config=decoder(tokenizer, model_type="llama"),
-        image_token_id=tokenizer.convert_tokens_to_ids(IMAGE),
+        image_token_id=token_id(tokenizer, IMAGE),
         scale_factor=2,
     )

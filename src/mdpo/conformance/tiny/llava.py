@@ -25,7 +25,14 @@ from transformers.models.llava_onevision.image_processing_pil_llava_onevision im
     LlavaOnevisionImageProcessorPil,
 )
 
-from mdpo.conformance.tiny.base import TinyModel, byte_tokenizer, chat_template, decoder, tower
+from mdpo.conformance.tiny.base import (
+    TinyModel,
+    byte_tokenizer,
+    chat_template,
+    decoder,
+    token_id,
+    tower,
+)
 from mdpo.models.processors import NoVideos
 
 PATCH, SIDE = 8, 32
@@ -54,7 +61,7 @@ def llava() -> TinyModel:
             **tower(num_hidden_layers=3), image_size=SIDE, patch_size=PATCH
         ),
         text_config=LlamaConfig(**decoder(tokenizer)),
-        image_token_index=tokenizer.convert_tokens_to_ids(IMAGE),
+        image_token_index=token_id(tokenizer, IMAGE),
         image_seq_length=(SIDE // PATCH) ** 2,
         vision_feature_layer=-2,
         vision_feature_select_strategy="default",
@@ -88,11 +95,10 @@ def bunny() -> TinyModel:
             **tower(), image_size=SIDE, patch_size=PATCH, vision_use_head=False
         ),
         text_config=PhiConfig(
-            **decoder(tokenizer, num_key_value_heads=4),
-            partial_rotary_factor=0.5,
+            **decoder(tokenizer, num_key_value_heads=4, partial_rotary_factor=0.5),
             resid_pdrop=0.1,
         ),
-        image_token_index=tokenizer.convert_tokens_to_ids(IMAGE),
+        image_token_index=token_id(tokenizer, IMAGE),
         image_seq_length=(SIDE // PATCH) ** 2,
         vision_feature_layer=-1,
         vision_feature_select_strategy="full",
@@ -121,7 +127,7 @@ def llava_next() -> TinyModel:
     config = LlavaNextConfig(
         vision_config=CLIPVisionConfig(**tower(), image_size=SIDE, patch_size=PATCH),
         text_config=LlamaConfig(**decoder(tokenizer)),
-        image_token_index=tokenizer.convert_tokens_to_ids(IMAGE),
+        image_token_index=token_id(tokenizer, IMAGE),
         image_grid_pinpoints=GRID,
         image_seq_length=(SIDE // PATCH) ** 2,
     )
@@ -148,8 +154,8 @@ def llava_onevision() -> TinyModel:
             **tower(), image_size=SIDE, patch_size=PATCH, vision_use_head=False
         ),
         text_config=Qwen2Config(**decoder(tokenizer)),
-        image_token_index=tokenizer.convert_tokens_to_ids(IMAGE),
-        video_token_index=tokenizer.convert_tokens_to_ids("<video>"),
+        image_token_index=token_id(tokenizer, IMAGE),
+        video_token_index=token_id(tokenizer, "<video>"),
         image_grid_pinpoints=GRID,
     )
     return TinyModel(config, LlavaOnevisionForConditionalGeneration, processor)

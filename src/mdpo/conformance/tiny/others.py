@@ -15,7 +15,14 @@ from transformers.models.deepseek_vl.image_processing_pil_deepseek_vl import (
 )
 from transformers.models.mllama.image_processing_pil_mllama import MllamaImageProcessorPil
 
-from mdpo.conformance.tiny.base import TinyModel, byte_tokenizer, chat_template, decoder, tower
+from mdpo.conformance.tiny.base import (
+    TinyModel,
+    byte_tokenizer,
+    chat_template,
+    decoder,
+    token_id,
+    tower,
+)
 
 PATCH, SIDE = 8, 32
 
@@ -41,7 +48,7 @@ def deepseek_vl() -> TinyModel:
             **tower(), image_size=SIDE, patch_size=PATCH, vision_use_head=False
         ).to_dict(),
         text_config=LlamaConfig(**decoder(tokenizer)).to_dict(),
-        image_token_id=tokenizer.convert_tokens_to_ids(image),
+        image_token_id=token_id(tokenizer, image),
         tie_word_embeddings=False,
     )
     return TinyModel(config, DeepseekVLForConditionalGeneration, processor)
@@ -82,6 +89,6 @@ def mllama() -> TinyModel:
             cross_attention_layers=[1],
             rope_parameters={"rope_type": "default", "rope_theta": 1000.0},
         ),
-        image_token_index=tokenizer.convert_tokens_to_ids(image),
+        image_token_index=token_id(tokenizer, image),
     )
     return TinyModel(config, MllamaForConditionalGeneration, processor)

@@ -17,7 +17,14 @@ from transformers import (
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
 from transformers.models.ovis2.image_processing_pil_ovis2 import Ovis2ImageProcessorPil
 
-from mdpo.conformance.tiny.base import TinyModel, byte_tokenizer, chat_template, decoder, tower
+from mdpo.conformance.tiny.base import (
+    TinyModel,
+    byte_tokenizer,
+    chat_template,
+    decoder,
+    token_id,
+    tower,
+)
 from mdpo.models.processors import NoVideos
 
 PATCH, SIDE = 8, 32
@@ -49,7 +56,7 @@ def internvl() -> TinyModel:
     config = InternVLConfig(
         vision_config=tower(image_size=[SIDE, SIDE], patch_size=[PATCH, PATCH]),
         text_config=Qwen2Config(**decoder(tokenizer)).to_dict(),
-        image_token_id=tokenizer.convert_tokens_to_ids(context),
+        image_token_id=token_id(tokenizer, context),
         image_seq_length=(SIDE // PATCH // 2) ** 2,
         downsample_ratio=0.5,
         tie_word_embeddings=False,
@@ -82,10 +89,10 @@ def aya_vision() -> TinyModel:
             **tower(), image_size=SIDE, patch_size=PATCH, vision_use_head=False
         ),
         text_config=Cohere2Config(
-            **decoder(tokenizer), sliding_window=16, sliding_window_pattern=2, logit_scale=0.5
+            **decoder(tokenizer, sliding_window_pattern=2), sliding_window=16, logit_scale=0.5
         ),
         downsample_factor=2,
-        image_token_index=tokenizer.convert_tokens_to_ids(patch),
+        image_token_index=token_id(tokenizer, patch),
     )
     return TinyModel(config, AyaVisionForConditionalGeneration, processor)
 
@@ -120,8 +127,8 @@ def ovis2() -> TinyModel:
             "num_visual_indicator_tokens": 5,
         },
         text_config=Qwen2Config(**decoder(tokenizer)).to_dict(),
-        image_token_id=tokenizer.convert_tokens_to_ids("<IMG_ATOM>"),
-        visual_indicator_token_ids=tokenizer.convert_tokens_to_ids(list(indicators)),
+        image_token_id=token_id(tokenizer, "<IMG_ATOM>"),
+        visual_indicator_token_ids=[token_id(tokenizer, each) for each in indicators],
         vocab_size=len(tokenizer),
         hidden_size=64,
     )
