@@ -374,6 +374,19 @@ def test_a_llava_with_its_own_tower_is_refused(llava: Original) -> None:
         convert_llava(llava)
 
 
+def test_a_tower_that_was_saved_alone(llava: Original, tmp_path: Path) -> None:
+    convert_llava(llava)
+    clip = tmp_path / "clip"
+    tower = {n: t for n, t in tensors(clip).items() if n.startswith("vision_model.")}
+    bare = {n.removeprefix("vision_model."): t for n, t in tower.items()}
+    save_file(bare, clip / "model.safetensors")
+    config = content(clip / "config.json")
+    alone = {**config["vision_config"], "model_type": "clip_vision_model"}
+    (clip / "config.json").write_text(json.dumps(alone))
+    llava_to_standard(llava.folder, tmp_path / "alone", vision_tower=clip)
+    assert same(tensors(tmp_path / "alone"), tensors(tmp_path / "standard"))
+
+
 def test_another_clip_is_refused(llava: Original, tmp_path: Path) -> None:
     path = tmp_path / "clip" / "config.json"
     config = content(path)

@@ -92,9 +92,7 @@ def llava_to_standard(
             f"{own.file}: `{own.name}` is not expected: a checkpoint of LLaVA-1.5 holds no tower. "
             "One whose tower was trained is not converted."
         )
-    for each in _weights(read_tensors(vision_tower).values()):
-        if each.name.startswith(CLIP_TOWER):
-            stored[SAVED_TOWER + each.name.removeprefix(CLIP_TOWER)] = each
+    stored |= _clip_tower(vision_tower)
     planned = _plan(stored, config, source, dtype)
     processor = llava_processor(tokenizer, vision, pad=pads_to_square(original))
     _write(destination, planned, config, processor, source)
@@ -185,6 +183,14 @@ def _vocab_size(original: Mapping[str, Any], path: Path) -> int:
 def _weights(tensors: Iterable[StoredTensor]) -> list[StoredTensor]:
     """Leave out buffers, and the bias of the head, which is zero."""
     return [each for each in tensors if not is_buffer(each.name) and each.name != HEAD_BIAS]
+
+
+def _clip_tower(folder: Path) -> dict[str, StoredTensor]:
+    """Tensors of the tower by saved name; those of CLIP's other parts are left out."""
+    tensors = _weights(read_tensors(folder).values())
+    within = [each for each in tensors if each.name.startswith(CLIP_TOWER)]
+    # A tower that was saved alone has no beginning of its own.
+    return {SAVED_TOWER + each.name.removeprefix(CLIP_TOWER): each for each in within or tensors}
 
 
 def _check_head_bias(tensors: Mapping[str, StoredTensor]) -> None:
