@@ -6,14 +6,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from original_checkpoints import END, NUM_PATCHES, Original, write_bunny
-from original_models import Conversation
+from original_models import Conversation, phi_logits, splice
+from peft import LoraConfig, get_peft_model
 from PIL import Image
-from transformers import AutoProcessor, CodeGenTokenizer
+from safetensors.torch import load_file
+from transformers import AutoModelForImageTextToText, AutoProcessor, CodeGenTokenizer
 
 from mdpo import MDPOConfig, MDPOTrainer
+from mdpo.cli import main
 from mdpo.data.encoding import Encoder
 from mdpo.models.conversion import bunny_to_standard
+from mdpo.models.parts import find_parts, linear_targets
 
 PROMPT = Conversation(END).say("USER", "<image>\nWhat is shown?").say("ASSISTANT", None).prompt()
 
@@ -94,3 +99,32 @@ def test_responses_are_tokenized_as_the_authors_do(bunny: tuple[Original, Path])
         assert encoder.response_ids(messages, answer) == wanted
     default = Encoder(AutoProcessor.from_pretrained(standard))
     assert default.response_text(messages, "Two.") == f" Two.{END}"
+
+
+def test_merged_adapters_reach_the_original_layout(
+    bunny: tuple[Original, Path], tmp_path: Path
+) -> None:
+    original, standard = bunny
+    base = AutoModelForImageTextToText.from_pretrained(standard)
+    targets = linear_targets(base, find_parts(base), {"language_model"})
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        adapted: Any = get_peft_model(
+            base, LoraConfig(r=4, target_modules=targets, init_lora_weights=False)
+        ).eval()
+    names = ("adapter", "merged", "back")
+    adapter, merged, back = (tmp_path / name for name in names)
+    adapted.save_pretrained(str(adapter))
+    AutoProcessor.from_pretrained(standard).save_pretrained(adapter)
+    assert main(["merge", "--adapter", str(adapter), "--out", str(merged)]) == 0
+    assert main(["convert", "bunny", "--reverse", str(merged), str(back)]) == 0
+    weights = {n: t for file in back.glob("*.safetensors") for n, t in load_file(file).items()}
+    kept = [name for name in weights if ".layers." not in name or "vision_tower" in name]
+    assert all(weights[name].equal(original.weights[name]) for name in kept)
+    ids = CodeGenTokenizer.from_pretrained(back)("A red boat and two birds.")["input_ids"]
+    theirs = phi_logits(weights, splice(weights, ids, []), original.config)
+    with torch.no_grad():
+        ours = adapted(input_ids=torch.tensor([ids])).logits[0, :, :323]
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=2e-5)
+    before = phi_logits(original.weights, splice(original.weights, ids, []), original.config)
+    assert (before - theirs).abs().max() > 0.1
