@@ -1,0 +1,205 @@
+"""What a benchmark is: items with what each adds to sums, and metrics that are made of sums.
+
+Every metric of every suite is a function of a few sums over items: hallucinated words and words,
+true and false positives, ratings and answers rated. So one bootstrap serves all: it draws images,
+adds up their columns and lets each metric make its value of them.
+
+Shapes: ``n`` clusters, here images; ``k`` columns; a sum is a number, or one number per draw.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from jaxtyping import Float
+
+from mdpo.evaluation.statistics import Estimate
+
+Array = np.ndarray
+Sums = Mapping[str, Float[Array, " *draws"]]
+"""Sums of columns over items, by name."""
+
+Direction = Literal["higher", "lower"] | None
+"""Which way is better; None where neither is."""
+
+DRAWS = 2000
+
+
+@dataclass(frozen=True)
+class ItemScore:
+    """What one answer adds to the sums.
+
+    Attributes:
+        item: Id of the item in its benchmark.
+        cluster: Image that it is about; items of one image are drawn together.
+        columns: What it adds to each sum; columns left out are 0.
+        details: For people and pages: parsed answer, matched words with spans, and the like.
+    """
+
+    item: str
+    cluster: str
+    columns: Mapping[str, float]
+    details: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One number of a benchmark.
+
+    Attributes:
+        name: As papers print it.
+        direction: Which way is better.
+        of: Its value from sums, exact and unrounded; nan where it is undefined.
+        official: Its value as the official scorer prints it, offsets and rounding included; None
+            where that is ``of``.
+    """
+
+    name: str
+    direction: Direction
+    of: Callable[[Sums], Float[Array, " *draws"]]
+    official: Callable[[Sums], float] | None = None
+
+
+class Suite(Protocol):
+    """A benchmark, with its data loaded.
+
+    Attributes:
+        name: On the command line.
+        metrics: In the order in which they are printed.
+        backend: What processed language, and whether it is that of the official scorer.
+        data_files: Files that scores depend on.
+        items: Ids of all items, in order.
+    """
+
+    name: str
+    metrics: Sequence[Metric]
+    backend: str
+    data_files: Sequence[Path]
+    items: Sequence[str]
+
+    def read(self, path: Path) -> Mapping[str, str]:
+        """Read responses in any of the formats that the benchmark knows.
+
+        Args:
+            path: A file.
+
+        Returns:
+            Responses by item id.
+        """
+        ...
+
+    def score(self, item: str, response: str) -> ItemScore:
+        """Score one response.
+
+        Args:
+            item: Id.
+            response: As the model gave it.
+
+        Returns:
+            What it adds.
+        """
+        ...
+
+
+def share(above: str, below: str, *, scale: float = 100.0) -> Callable[[Sums], Array]:
+    """Make a metric that divides one sum by another.
+
+    Args:
+        above: Column of the numerator.
+        below: Column of the denominator.
+        scale: Factor; 100 gives percent.
+
+    Returns:
+        From sums to the ratio; nan where the denominator is 0.
+    """
+
+    def of(sums: Sums) -> Array:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return scale * np.where(sums[below] > 0, np.divide(sums[above], sums[below]), np.nan)
+
+    return of
+
+
+def tabulate(items: Iterable[ItemScore], columns: Sequence[str]) -> Float[Array, "n k"]:
+    """Add up columns by cluster.
+
+    Args:
+        items: Scored.
+        columns: Names.
+
+    Returns:
+        One row per cluster, in sorted order, so that the order of items changes nothing.
+    """
+    places: dict[str, Array] = {}
+    for each in items:
+        row = places.setdefault(each.cluster, np.zeros(len(columns)))
+        row += [each.columns.get(name, 0.0) for name in columns]
+    rows = [places[name] for name in sorted(places)]
+    return np.array(rows).reshape(len(rows), len(columns))
+
+
+def columns_of(items: Iterable[ItemScore]) -> list[str]:
+    """List the columns that items have.
+
+    Args:
+        items: Scored.
+
+    Returns:
+        Names, sorted.
+    """
+    return sorted({name for each in items for name in each.columns})
+
+
+def total(items: Sequence[ItemScore]) -> Sums:
+    """Add up all items.
+
+    Args:
+        items: Scored.
+
+    Returns:
+        Sums by column.
+    """
+    columns = columns_of(items)
+    table = tabulate(items, columns)
+    return dict(zip(columns, table.sum(axis=0), strict=True))
+
+
+def summarise(
+    items: Sequence[ItemScore], metrics: Sequence[Metric], *, seed: int = 0, draws: int = DRAWS
+) -> dict[str, Estimate]:
+    """Work out metrics with percentile bootstrap intervals over clusters.
+
+    Args:
+        items: Scored; at least one.
+        metrics: What to work out.
+        seed: Of the draws.
+        draws: Number of bootstrap samples.
+
+    Returns:
+        Estimates by metric; without value where a metric is undefined.
+
+    Raises:
+        ValueError: If there is no item.
+    """
+    if not items:
+        raise ValueError("There must be at least one scored item, got none.")
+    columns = columns_of(items)
+    table = tabulate(items, columns)
+    number = len(table)
+    sums = dict(zip(columns, table.sum(axis=0), strict=True))
+    generator = np.random.default_rng(seed)
+    counts = generator.multinomial(number, np.full(number, 1 / number), size=draws)
+    drawn = dict(zip(columns, (counts @ table).T, strict=True))
+    return {each.name: _estimate(each, sums, drawn, number) for each in metrics}
+
+
+def _estimate(metric: Metric, sums: Sums, drawn: Sums, number: int) -> Estimate:
+    """Work out one metric."""
+    value = float(metric.of(sums))
+    if np.isnan(value):
+        return Estimate(None, None, None, number)
+    values = metric.of(drawn)
+    low, high = np.nanquantile(values, [0.025, 0.975])
+    return Estimate(value, float(low), float(high), number)
