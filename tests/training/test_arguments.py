@@ -1,8 +1,10 @@
 """Flags over file over defaults, and what is refused before anything is loaded."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 from mdpo.training.arguments import SettingsError, help_lines, parse_settings, write_settings
 
@@ -104,6 +106,79 @@ def test_lora_dropout_that_has_no_effect_is_refused() -> None:
     lora = parse_settings([*NEEDED, *flags]).model.lora()
     assert lora is not None
     assert lora.lora_dropout == 0.1
+
+
+def test_kinds_of_adapters_reach_peft() -> None:
+    flags = ["--use_dora", "true", "--use_rslora", "true", "--model_revision", "v2"]
+    flags += ["--lora_modules_to_save", "lm_head", "norm"]
+    lora = parse_settings([*NEEDED, *flags]).model.lora()
+    assert lora is not None
+    assert (lora.use_dora, lora.use_rslora, lora.revision) == (True, True, "v2")
+    assert lora.modules_to_save == ["lm_head", "norm"]
+    plain = parse_settings(NEEDED).model.lora()
+    assert plain is not None
+    assert (plain.use_dora, plain.use_rslora, plain.modules_to_save) == (False, False, None)
+
+
+@pytest.mark.parametrize(
+    ("given", "targets"),
+    [
+        (["q_proj"], {"q_proj"}),
+        (["q_proj", "v_proj"], {"q_proj", "v_proj"}),
+        ([r".*\.q_proj"], r".*\.q_proj"),
+        (["all-linear"], "all-linear"),
+    ],
+)
+def test_one_target_is_a_name_or_a_pattern(given: list[str], targets: Any) -> None:
+    lora = parse_settings([*NEEDED, "--lora_target_modules", *given]).model.lora()
+    assert lora is not None
+    assert lora.target_modules == targets
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--load_in_4bit", "--load_in_8bit"], "`load_in_4bit` and `load_in_8bit` are both true"),
+        (["--load_in_4bit", "--use_peft", "false"], "`load_in_4bit` true needs adapters"),
+        (["--load_in_8bit", "--use_peft", "false"], "`load_in_8bit` true needs adapters"),
+        (["--bnb_4bit_quant_type", "fp4"], "`bnb_4bit_quant_type` has no effect without `load_in"),
+        (["--use_bnb_nested_quant", "--load_in_8bit"], "`use_bnb_nested_quant` has no effect with"),
+        (["--device_map", "{"], "`device_map` must be a name or JSON"),
+        (["--adapter_name_or_path", "a", "--lora_r", "8"], "`lora_r` has no effect with `adapter"),
+        (["--adapter_name_or_path", "a", "--use_dora"], "`use_dora` has no effect with `adapter"),
+        (["--adapter_name_or_path", "a", "--use_peft", "false"], "needs `use_peft` true.*mdpo me"),
+        (["--adapter_name_or_path", "./o"], "`output_dir` must be another folder than `adapter"),
+    ],
+)
+def test_settings_that_exclude_each_other_are_refused(flags: list[str], words: str) -> None:
+    with pytest.raises(SettingsError, match=words):
+        parse_settings([*NEEDED, *flags])
+
+
+def test_quantization_computes_in_the_runs_mixed_precision() -> None:
+    pytest.importorskip("bitsandbytes")
+
+    def of(*flags: str) -> Any:
+        settings = parse_settings([*NEEDED, *flags])
+        return settings.model.quantization(settings.training)
+
+    assert of() is None
+    assert of("--load_in_8bit").bits == 8
+    assert of("--load_in_4bit").compute_dtype is None
+    four = of("--load_in_4bit", "--bf16", "--use_bnb_nested_quant", "--bnb_4bit_quant_type", "fp4")
+    assert (four.compute_dtype, four.nested, four.quant_type) == (torch.bfloat16, True, "fp4")
+
+
+def test_devices_and_template_variables_may_be_mappings(tmp_path: Path) -> None:
+    text = "device_map: {'': 0}\nchat_template_kwargs: {answer_space: ''}\n"
+    settings = parse_settings([*NEEDED, "--config", write(tmp_path, text)])
+    assert settings.model.devices() == {"": 0}
+    assert settings.training.chat_template_kwargs == {"answer_space": ""}
+    write_settings(tmp_path / "again.yaml", settings)
+    again = parse_settings(["--config", str(tmp_path / "again.yaml")])
+    assert again.training.chat_template_kwargs == {"answer_space": ""}
+    assert again.model == settings.model
+    assert parse_settings([*NEEDED, "--device_map", "auto"]).model.devices() == "auto"
 
 
 def test_lora_defaults_are_the_papers() -> None:

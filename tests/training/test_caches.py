@@ -13,9 +13,12 @@ from mdpo.training.caches import cache_folder, open_feature_cache, open_logp_sto
 
 @pytest.fixture
 def folder(model: LlavaForConditionalGeneration, processor: LlavaProcessor, tmp_path: Path) -> Any:
-    def of(*, data: str = "d", **settings: Any) -> str:
+    def of(*, data: str = "d", adapters: str | None = None, **settings: Any) -> str:
         args = MDPOConfig(output_dir="x", use_cpu=True, ref_cache_dir=str(tmp_path), **settings)
-        return open_logp_store(args, model, processor, data_fingerprints=[data]).folder.name
+        store = open_logp_store(
+            args, model, processor, data_fingerprints=[data], adapters=adapters
+        )  # fmt: skip
+        return store.folder.name
 
     return of
 
@@ -47,6 +50,8 @@ def test_what_changes_no_number_changes_no_store(folder: Any, settings: dict[str
         {"image_condition": "swapped"},
         {"max_length": 100},
         {"bf16": True},
+        {"chat_template_kwargs": {"answer_space": ""}},
+        {"adapters": "hash of those of the start"},
     ],
 )
 def test_what_changes_a_number_changes_the_store(folder: Any, settings: dict[str, Any]) -> None:

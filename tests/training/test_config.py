@@ -3,6 +3,7 @@
 import json
 from dataclasses import fields
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from transformers import TrainingArguments
 
 from mdpo import MDPOConfig
 from mdpo.objectives import CHOSEN, Anchor, Objective, Preference
+from mdpo.training.preparation import refuse_devices, refuse_liger
 
 
 def config(**settings: Any) -> MDPOConfig:
@@ -109,6 +111,13 @@ def test_an_objective_may_be_given_as_one() -> None:
         ({"image_condition": "none"}, "leaves objective 'mdpo' no images to compare"),
         ({"on_bad_row": "drop"}, "`on_bad_row` must be one of error, skip, got 'drop'"),
         ({"max_length": 1}, "`max_length` must be at least 2, got 1"),
+        ({"chat_template_kwargs": "{"}, "`chat_template_kwargs` must be JSON"),
+        ({"chat_template_kwargs": "[1]"}, r"`chat_template_kwargs` must be a mapping, got \[1\]"),
+        ({"chat_template_kwargs": {"tokenize": True}}, "must not set `tokenize`, which mdpo sets"),
+        (
+            {"use_liger_kernel": True, "liger_kernel_config": {"fused_linear_cross_entropy": True}},
+            "`liger_kernel_config` must not set fused_linear_cross_entropy true",
+        ),
     ],
 )
 def test_values_no_run_can_use_are_refused(settings: dict[str, Any], words: str) -> None:
@@ -129,3 +138,44 @@ def test_settings_beside_a_written_objective_have_no_effect_and_are_refused() ->
 
 def test_no_image_control_goes_with_dpo(tmp_path: Path) -> None:
     assert not config(objective="dpo", image_condition="none").make_objective().needs_image
+
+
+def test_liger_keeps_its_hands_off_the_head() -> None:
+    off = {"fused_linear_cross_entropy": False, "cross_entropy": False}
+    assert config(use_liger_kernel=True).liger_kernel_config == off
+    given = config(use_liger_kernel=True, liger_kernel_config={"rope": False})
+    assert given.liger_kernel_config == {"rope": False, **off}
+    assert config().liger_kernel_config is None
+
+
+def test_liger_is_refused_where_it_cannot_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    where = "mdpo.training.preparation.is_liger_kernel_available"
+    refuse_liger(config())
+    monkeypatch.setattr(where, lambda: False)
+    with pytest.raises(ValueError, match=r"needs the package liger-kernel, which is not installed"):
+        refuse_liger(config(use_liger_kernel=True))
+    monkeypatch.setattr(where, lambda: True)
+    with pytest.raises(ValueError, match=r"needs a GPU, and this run is on the CPU"):
+        refuse_liger(config(use_liger_kernel=True))
+
+
+@pytest.mark.parametrize(
+    ("gpus", "processes", "devices", "words"),
+    [
+        (2, 1, None, r"One process sees 2 GPUs"),
+        (1, 4, {"a": 0, "b": 1}, r"`device_map` spreads the model .* in each of 4 processes"),
+        (2, 1, {"a": 0, "b": 1}, None),
+        (1, 4, {"": 0}, None),
+        (1, 1, None, None),
+    ],
+)
+def test_devices_that_do_not_go_together(
+    gpus: int, processes: int, devices: Any, words: str | None
+) -> None:
+    args: Any = SimpleNamespace(n_gpu=gpus, world_size=processes)
+    model = SimpleNamespace(hf_device_map=devices)
+    if words is None:
+        refuse_devices(model, args)
+    else:
+        with pytest.raises(ValueError, match=words):
+            refuse_devices(model, args)

@@ -529,3 +529,31 @@ def test_wrong_input_ends_in_a_message(
 def test_required_settings_are_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", "--model_name_or_path", "somewhere"]) == 2
     assert "--dataset_name" in capsys.readouterr().err
+
+
+def test_quantized_settings_are_refused(words: list[str]) -> None:
+    for name in ("load_in_4bit", "load_in_8bit"):
+        with pytest.raises(ValueError, match=rf"`{name}`: the memory of quantized weights is not"):
+            make_plan(parse_settings([*words, f"--{name}", "true"]))
+
+
+def test_adapters_to_train_on_with_are_counted_twice(
+    model_dir: Path, words: list[str], tmp_path: Path
+) -> None:
+    fresh = make_plan(parse_settings(words))
+    policy: Any = prepare_policy(
+        AutoModelForImageTextToText.from_pretrained(model_dir),
+        parse_settings(words).model.lora(),
+        frozen={"vision_tower", "projector"},
+    )
+    policy.save_pretrained(tmp_path / "start")
+    rank = words.index("--lora_r")
+    rest = [*words[:rank], *words[rank + 2 :], "--adapter_name_or_path", str(tmp_path / "start")]
+    plan = make_plan(parse_settings(rest))
+    assert plan.training == fresh.training == "LoRA r 4"
+    assert plan.parameters == fresh.parameters
+    reference = {each.name: each.num_bytes for each in plan.memory}["reference model"]
+    assert reference == 4 * plan.parameters["adapters"] > 0
+    assert plan.flops is not None
+    assert fresh.flops is not None
+    assert plan.flops > fresh.flops

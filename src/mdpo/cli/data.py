@@ -41,6 +41,12 @@ def run(arguments: Sequence[str]) -> int:
     )
     inspect.add_argument("--model", help="processor to count tokens with: folder or hub id")
     inspect.add_argument("--max-length", type=int, help="longest row, in tokens")
+    inspect.add_argument(
+        "--chat-template-kwargs",
+        type=json.loads,
+        default={},
+        help="variables of the chat template, as JSON",
+    )
     inspect.add_argument("--json", action="store_true", help="print the report as JSON")
     preview = verbs.add_parser(
         "preview", parents=[shared], help="write a contact sheet of rows with both images and texts"
@@ -70,7 +76,10 @@ def _inspect(values: argparse.Namespace) -> int:
     if values.model is not None:
         from mdpo.models.processors import load_processor
 
-        counter = TokenCounter(Encoder(load_processor(values.model)))
+        encoder = Encoder(
+            load_processor(values.model), chat_template_kwargs=values.chat_template_kwargs
+        )
+        counter = TokenCounter(encoder)
     elif values.max_length is not None:
         raise ValueError("`--max-length` needs `--model`: tokens are counted by its processor.")
     rows = Rows(

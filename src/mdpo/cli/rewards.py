@@ -4,6 +4,7 @@ import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 EPILOG = """\
 Rows of OUT/rewards.jsonl hold the implicit reward of each candidate; OUT/metrics.json holds
@@ -39,11 +40,16 @@ def run(arguments: Sequence[str]) -> int:
     parser.add_argument("--image-root", type=Path, help="folder of the images")
     parser.add_argument("--adapter", type=Path, help="trained adapters")
     parser.add_argument("--model", help="trained model, or base of the adapters")
-    parser.add_argument("--reference", help="what a model without adapters began as")
+    parser.add_argument(
+        "--reference", help="what training began as: a model, or the adapters that were trained on"
+    )
     parser.add_argument("--beta", type=float, default=0.1, help="as in training (default: 0.1)")
     parser.add_argument("--corruption", default="crop_keep", help="how rejected images are made")
     parser.add_argument(
         "--corruption-options", type=json.loads, default={}, help="options, as JSON"
+    )
+    parser.add_argument(
+        "--chat-template-kwargs", type=json.loads, default={}, help="as in training, as JSON"
     )
     parser.add_argument("--seed", type=int, default=42, help="of the draws (default: 42)")
     parser.add_argument("--batch-size", type=int, default=8, help="pairs per pass (default: 8)")
@@ -66,7 +72,6 @@ def _score(values: argparse.Namespace) -> int:
     from mdpo.data.sources import load_raw
     from mdpo.diagnostics.rewards import pair_rewards, summarise_rewards
     from mdpo.models.adapted import load_adapted
-    from mdpo.models.loading import load_model
     from mdpo.models.processors import load_processor
 
     rows = Rows(load_raw(values.source, split=values.split))
@@ -82,8 +87,11 @@ def _score(values: argparse.Namespace) -> int:
         donors=report.with_images,
     )
     policy = load_adapted(values.model, values.adapter).to(values.device)  # pyright: ignore[reportArgumentType]  # a device name
-    reference = load_model(values.reference).to(values.device) if values.reference else None
-    encoder = Encoder(load_processor(values.adapter or values.model))
+    reference = _reference(values)
+    encoder = Encoder(
+        load_processor(values.adapter or values.model),
+        chat_template_kwargs=values.chat_template_kwargs,
+    )
     rewards = list(
         pair_rewards(
             policy,
@@ -103,3 +111,22 @@ def _score(values: argparse.Namespace) -> int:
     for name, estimate in summary.items():
         print(f"{name:<26} {estimate}  n {estimate.n}")
     return 0
+
+
+def _reference(values: argparse.Namespace) -> Any:
+    """Load what training began as; None takes the model with its adapters off."""
+    from mdpo.models.adapted import base_of, load_adapted
+
+    if values.reference is not None:
+        given = Path(values.reference)
+        if not (given / "adapter_config.json").exists():
+            return load_adapted(values.reference, None).to(values.device)  # pyright: ignore[reportArgumentType]  # a device name
+        base = values.model or base_of(values.adapter or given)
+        return load_adapted(base, given).to(values.device)  # pyright: ignore[reportArgumentType]  # a device name
+    record = values.adapter / "run.json"
+    if record.exists() and json.loads(record.read_text("utf-8")).get("starting_adapters"):
+        raise ValueError(
+            f"`--reference` must be given: the training of {values.adapter} began from other "
+            "adapters, which are its reference. Name their folder (`adapter_name_or_path`)."
+        )
+    return None

@@ -176,9 +176,10 @@ def merge_adapter(adapter: Path, out: Path, *, model: str | Path | None, dtype: 
     adapted = load_adapted(model, adapter, dtype=dtype)
     assert isinstance(adapted, PeftModel)
     if is_quantized(adapted):
+        base = str(model or base_of(adapter))
         raise ValueError(
-            f"{model or base_of(adapter)!r} has quantized weights, and adapters folded into them "
-            "would be rounded to their levels. Name the model they were made from with `--model`."
+            f"{base!r} has quantized weights, and adapters folded into them would be rounded to "
+            "their levels. Name the model they were made from with `--model`."
         )
     merged = adapted.merge_and_unload(safe_merge=True)  # pyright: ignore[reportCallIssue]
     merged.save_pretrained(out)

@@ -15,6 +15,7 @@ from mdpo.data.report import MAX_LISTED
 from mdpo.data.sources import load_raw
 from mdpo.models.processors import load_processor
 from mdpo.training.arguments import Settings
+from mdpo.training.model_settings import ModelSettings
 from mdpo.training.plan_model import MeasuredModel, Need, RunSettings, meta_model
 from mdpo.training.plan_text import plan_lines
 from mdpo.training.plan_tokens import (
@@ -144,6 +145,7 @@ def make_plan(
             ``on_bad_row`` is error.
     """  # noqa: DOC502 - raised where each is read
     args, model_settings = settings.training, settings.model
+    _refuse_quantized(model_settings)
     run = RunSettings.of(args)
     base = meta_model(
         model_settings.model_name_or_path,
@@ -192,7 +194,7 @@ def make_plan(
         model=model_settings.model_name_or_path,
         data=rows.raw.name,
         objective=args.objective,
-        training=f"LoRA r {model_settings.lora_r}" if model_settings.use_peft else "weights",
+        training=_trained(model_settings),
         scorer=run.scorer,
         dropped=len(counted.problems),
         schedule=schedule,
@@ -208,6 +210,26 @@ def make_plan(
         flops=flops,
         seconds=flops / (rate * 1e12 * devices) if rate and flops is not None else None,
     )
+
+
+def _refuse_quantized(settings: ModelSettings) -> None:
+    """Refuse to plan with quantized weights."""
+    if settings.load_in_4bit or settings.load_in_8bit:
+        name = "load_in_4bit" if settings.load_in_4bit else "load_in_8bit"
+        raise ValueError(
+            f"`{name}`: the memory of quantized weights is not modelled. Plan without it: tokens, "
+            "steps and all memory but that of the language model's weights stay as they are."
+        )
+
+
+def _trained(settings: ModelSettings) -> str:
+    """Say what is trained."""
+    adapters = settings.adapters()
+    if adapters is None:
+        return "weights"
+    kind = str(getattr(adapters.peft_type, "value", adapters.peft_type))
+    rank = getattr(adapters, "r", None)
+    return f"{kind.replace('LORA', 'LoRA')} r {rank}" if rank is not None else kind
 
 
 def _read(settings: Settings) -> Rows:

@@ -17,8 +17,8 @@ from mdpo.models.loading import DTYPES
 from mdpo.models.parts import find_parts
 from mdpo.models.policy import disable_dropout, prepare_policy
 from mdpo.objectives import Candidate
-from mdpo.training.arguments import ModelSettings
 from mdpo.training.config import MDPOConfig
+from mdpo.training.model_settings import ModelSettings
 from mdpo.training.plan_memory import ATTENTION, PassCost, measure
 from mdpo.training.plan_tokens import Counted, largest_sum
 from mdpo.training.trainer import frozen_parts
@@ -191,6 +191,7 @@ class MeasuredModel:
         base: The same model without adapters.
         parts: Its own parameters by part.
         adapters: Added parameters.
+        continues: Whether the adapters are there already, and part of the reference.
         trained: Parameters that are trained.
         trains_images: Whether any of them lie in vision tower or projector.
         pairs: Most pairs of a pass.
@@ -221,7 +222,8 @@ class MeasuredModel:
         self.base, self.run, self.lengths = base, run, counted.lengths
         self.parts = _weights_by_part(base)
         own = {id(each) for part in self.parts.values() for each in part}
-        self.policy = prepare_policy(base, settings.lora(), frozen=frozen_parts(run.args))
+        self.continues = settings.adapter_name_or_path is not None
+        self.policy = prepare_policy(base, settings.adapters(), frozen=frozen_parts(run.args))
         if run.args.disable_dropout:
             disable_dropout(self.policy)
         _checkpoint_layers(self.policy, run.args)
@@ -262,7 +264,7 @@ class MeasuredModel:
         return [(1, whole)]
 
     def _decoder(self, shape: tuple[int, int], *, training: bool) -> PassCost:
-        """Run embedding and decoder; without training as the reference, adapters off."""
+        """Run embedding and decoder; without training as the reference."""
         decoder, embed = self.base.get_decoder(), self.base.get_input_embeddings()
         ids = torch.zeros(shape, dtype=torch.long, device="meta")
 
@@ -272,7 +274,7 @@ class MeasuredModel:
                 embedded.requires_grad_()
             return decoder(inputs_embeds=embedded, use_cache=False).last_hidden_state
 
-        if not training and isinstance(self.policy, PeftModel):
+        if not training and isinstance(self.policy, PeftModel) and not self.continues:
             with self.policy.disable_adapter():
                 return self._measure(run, training=False)
         return self._measure(run, training=training)
@@ -348,6 +350,9 @@ class MeasuredModel:
             return [Need("reference model", 0, "log-probabilities are computed before")]
         if model is not None:
             return [Need("reference model", _bytes_of(list(model.parameters())), "of its own")]
+        if self.continues:
+            size = _bytes_of(self.adapters)
+            return [Need("reference model", size, "the same model, a copy of its first adapters")]
         if isinstance(self.policy, PeftModel):
             return [Need("reference model", 0, "the same model, adapters off")]
         own = [each for part in self.parts.values() for each in part]

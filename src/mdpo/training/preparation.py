@@ -6,6 +6,7 @@ from typing import Any, cast
 
 from PIL import Image
 from torch import nn
+from transformers.utils.import_utils import is_liger_kernel_available
 
 from mdpo.data.batch import Inputs
 from mdpo.data.dataset import ImageCondition, PreferenceDataset
@@ -69,6 +70,28 @@ def refuse_devices(model: Any, args: MDPOConfig) -> None:
         raise ValueError(
             f"`device_map` spreads the model over several devices in each of {args.world_size} "
             "processes. Leave it out, or start one process: mdpo train ..."
+        )
+
+
+def refuse_liger(args: MDPOConfig) -> None:
+    """Refuse Liger kernels where they cannot run; transformers alone finds out later.
+
+    Args:
+        args: Settings of the run.
+
+    Raises:
+        ValueError: If they are asked for without their package, or without a GPU.
+    """
+    if not args.use_liger_kernel:
+        return
+    if not is_liger_kernel_available():
+        raise ValueError(
+            "`use_liger_kernel` true needs the package liger-kernel, which is not installed. "
+            "Install it: pip install liger-kernel, or leave the setting out."
+        )
+    if args.device.type == "cpu":
+        raise ValueError(
+            "`use_liger_kernel` true needs a GPU, and this run is on the CPU. Leave it out."
         )
 
 

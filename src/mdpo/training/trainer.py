@@ -26,6 +26,7 @@ from mdpo.data.encoding import Encoder, TokenCounter
 from mdpo.data.passes import PassPlanner
 from mdpo.data.report import DataReport
 from mdpo.models.compatibility import check_image_features, check_image_token, check_tokenizer
+from mdpo.models.fingerprints import adapters_of
 from mdpo.models.loading import load_model, restore_weights
 from mdpo.models.policy import disable_dropout, prepare_policy
 from mdpo.models.processors import load_processor
@@ -50,6 +51,7 @@ from mdpo.training.preparation import (
     make_encoder,
     prepare_dataset,
     refuse_devices,
+    refuse_liger,
 )
 from mdpo.training.references import SHARDED, make_reference, starting_adapters
 
@@ -114,6 +116,7 @@ class MDPOTrainer(Trainer):
         name = str(model.config._name_or_path or type(model).__name__)
         args = args if args is not None else MDPOConfig(output_dir=f"{Path(name).name}-mdpo")
         refuse_devices(model, args)
+        refuse_liger(args)
         self.objective = args.make_objective()
         self.reports: dict[str, DataReport] = {}
         processing_class = processing_class or load_processor(name)
@@ -200,7 +203,9 @@ class MDPOTrainer(Trainer):
                 self.args,
                 ref_model if ref_model is not None else model,
                 self.processing_class,
-                adapters=self._starting_adapters,
+                adapters=adapters_of(ref_model)
+                if isinstance(ref_model, PeftModel)
+                else self._starting_adapters,
                 data_fingerprints=[each.fingerprint for each in self.reports.values()],
             )
         return make_reference(
