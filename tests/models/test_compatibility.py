@@ -35,8 +35,6 @@ def check(model: Any, processor: Any) -> None:
     check_image_features(model, processor, inputs)
 
 
-# numpy 2 tells transformers 5.23 so of the images of PaliGemma and GLM-4V
-@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 @pytest.mark.parametrize("family", TINY_MODELS)
 def test_a_models_own_processor_is_taken(family: str) -> None:
     tiny = TINY_MODELS[family]()
@@ -214,3 +212,9 @@ def test_modules_to_save_in_a_frozen_part_are_refused(model_dir: Path) -> None:
     config = LoraConfig(r=2, modules_to_save=["linear_1"])
     with pytest.raises(ValueError, match=r"the projector is to stay frozen.*`modules_to_save`"):
         prepare_policy(load_model(model_dir), config, frozen=FROZEN)
+
+
+def test_policies_are_made_of_checked_targets_only(model_dir: Path) -> None:
+    for given, words in ((["q_proj"], r"Take '.*' instead"), (["q_prj"], r"Did you mean 'q_proj'")):
+        with pytest.raises(ValueError, match=words):
+            prepare_policy(load_model(model_dir), LoraConfig(target_modules=given), frozen=FROZEN)
