@@ -7,8 +7,8 @@ from datasets import Dataset
 from peft import PeftModel
 from transformers import PreTrainedModel, ProcessorMixin
 
+from mdpo.planning.plan import make_plan
 from mdpo.training.arguments import parse_settings
-from mdpo.training.plan import make_plan
 from sides import SIDES, RunSpec
 
 STANDING = ("weights: ", "adapters", "reference model")

@@ -74,7 +74,20 @@ def test_status_2_for_wrong_usage() -> None:
 
 
 @pytest.mark.parametrize(
-    "verb", ["train", "plan", "merge", "data", "rewards", "generate", "score", "playground", "demo"]
+    "verb",
+    [
+        "train",
+        "plan",
+        "merge",
+        "convert",
+        "check-model",
+        "data",
+        "rewards",
+        "generate",
+        "score",
+        "playground",
+        "demo",
+    ],
 )
 def test_every_verb_has_help_with_an_example(verb: str) -> None:
     done = mdpo(verb, "--help")

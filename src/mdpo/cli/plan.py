@@ -45,8 +45,8 @@ def run(arguments: Sequence[str]) -> int:
 
     from transformers.utils import logging
 
+    from mdpo.planning.plan import make_plan
     from mdpo.training.arguments import SettingsError, parse_settings
-    from mdpo.training.plan import make_plan
 
     for name in ("rate", "devices"):
         value = getattr(own, name)

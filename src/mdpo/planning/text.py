@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mdpo.training.plan import Plan, Work
+    from mdpo.planning.plan import Plan, Work
 
 UNITS = (("GiB", 2**30), ("MiB", 2**20))
 

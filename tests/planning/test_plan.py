@@ -25,11 +25,10 @@ from mdpo.data.reading import Rows
 from mdpo.data.sources import load_raw
 from mdpo.models.policy import prepare_policy
 from mdpo.objectives import CHOSEN, REJECTED, REJECTED_IMAGE
-from mdpo.training.arguments import parse_settings
-from mdpo.training.plan import Plan, make_plan
-from mdpo.training.plan_memory import SavedBytes
-from mdpo.training.plan_model import MeasuredModel, RunSettings, meta_model
-from mdpo.training.plan_tokens import (
+from mdpo.planning.memory import SavedBytes
+from mdpo.planning.model import MeasuredModel, RunSettings, meta_model
+from mdpo.planning.plan import Plan, make_plan
+from mdpo.planning.tokens import (
     Counted,
     RowLengths,
     count_rows,
@@ -37,6 +36,7 @@ from mdpo.training.plan_tokens import (
     make_schedule,
     padded_tokens,
 )
+from mdpo.training.arguments import parse_settings
 
 MDPO = (CHOSEN, REJECTED, REJECTED_IMAGE)
 DPO = (CHOSEN, REJECTED)

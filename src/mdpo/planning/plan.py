@@ -14,11 +14,9 @@ from mdpo.data.reading import Rows
 from mdpo.data.report import MAX_LISTED
 from mdpo.data.sources import load_raw
 from mdpo.models.processors import load_processor
-from mdpo.training.arguments import Settings
-from mdpo.training.model_settings import ModelSettings
-from mdpo.training.plan_model import MeasuredModel, Need, RunSettings, meta_model
-from mdpo.training.plan_text import plan_lines
-from mdpo.training.plan_tokens import (
+from mdpo.planning.model import MeasuredModel, Need, RunSettings, meta_model
+from mdpo.planning.text import plan_lines
+from mdpo.planning.tokens import (
     Counted,
     RowLengths,
     Schedule,
@@ -26,6 +24,8 @@ from mdpo.training.plan_tokens import (
     make_schedule,
     padded_tokens,
 )
+from mdpo.training.arguments import Settings
+from mdpo.training.model_settings import ModelSettings
 from mdpo.training.preparation import longest_context, make_encoder
 
 

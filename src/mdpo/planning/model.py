@@ -17,10 +17,10 @@ from mdpo.models.loading import DTYPES
 from mdpo.models.parts import find_parts
 from mdpo.models.policy import disable_dropout, prepare_policy
 from mdpo.objectives import Candidate
+from mdpo.planning.memory import ATTENTION, PassCost, measure
+from mdpo.planning.tokens import Counted, largest_sum
 from mdpo.training.config import MDPOConfig
 from mdpo.training.model_settings import ModelSettings
-from mdpo.training.plan_memory import ATTENTION, PassCost, measure
-from mdpo.training.plan_tokens import Counted, largest_sum
 from mdpo.training.trainer import frozen_parts
 
 HEAD_CHUNK = 1024
