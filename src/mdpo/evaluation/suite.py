@@ -10,7 +10,7 @@ Shapes: ``n`` clusters, here images; ``k`` columns; a sum is a number, or one nu
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
@@ -103,12 +103,90 @@ class Suite(Protocol):
         ...
 
 
+@runtime_checkable
+class Grouped(Protocol):
+    """A benchmark that also asks whether several items are answered right together."""
+
+    def groups(self, scored: Sequence[ItemScore]) -> Sequence[ItemScore]:
+        """Score groups of items.
+
+        Args:
+            scored: Items, in any order.
+
+        Returns:
+            What groups add; each lies within one cluster.
+        """
+        ...
+
+
+def score_all(suite: Suite, responses: Mapping[str, str]) -> list[ItemScore]:
+    """Score responses, and the groups they form where a benchmark has groups.
+
+    Args:
+        suite: The benchmark.
+        responses: By item id.
+
+    Returns:
+        Scores of items, then of groups.
+    """
+    scored = [suite.score(item, response) for item, response in responses.items()]
+    return scored + list(suite.groups(scored)) if isinstance(suite, Grouped) else scored
+
+
+def constant_answers(suite: Suite, answers: Mapping[str, str]) -> dict[str, dict[str, float]]:
+    """Score the same answer to every item: what a benchmark gives without looking.
+
+    Args:
+        suite: The benchmark.
+        answers: By name of the baseline, for example ``always yes``.
+
+    Returns:
+        Metrics of each baseline by name; those that are undefined, and those of the robust rule,
+        are left out.
+    """
+    baselines = {}
+    for name, answer in answers.items():
+        sums = total(score_all(suite, dict.fromkeys(suite.items, answer)))
+        values = {each.name: float(each.of(sums)) for each in suite.metrics if each.direction}
+        baselines[name] = {
+            metric: value
+            for metric, value in values.items()
+            if not np.isnan(value) and not metric.startswith("robust/")
+        }
+    return baselines
+
+
+def added(sums: Sums, columns: Iterable[str]) -> Array:
+    """Add up several columns.
+
+    Args:
+        sums: By column.
+        columns: Names; those that no item has are 0.
+
+    Returns:
+        Their sum.
+    """
+    return np.add.reduce([np.asarray(sums.get(name, 0.0), dtype=float) for name in columns])
+
+
+def count(name: str) -> Metric:
+    """Make a metric that is a plain count.
+
+    Args:
+        name: Of the metric and of its column.
+
+    Returns:
+        The metric; neither way is better.
+    """
+    return Metric(name, None, lambda sums: added(sums, [name]))
+
+
 def share(above: str, below: str, *, scale: float = 100.0) -> Callable[[Sums], Array]:
     """Make a metric that divides one sum by another.
 
     Args:
         above: Column of the numerator.
-        below: Column of the denominator.
+        below: Column of the denominator; columns that no item has are 0.
         scale: Factor; 100 gives percent.
 
     Returns:
@@ -116,10 +194,23 @@ def share(above: str, below: str, *, scale: float = 100.0) -> Callable[[Sums], A
     """
 
     def of(sums: Sums) -> Array:
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return scale * np.where(sums[below] > 0, np.divide(sums[above], sums[below]), np.nan)
+        return scale * ratio(added(sums, [above]), added(sums, [below]))
 
     return of
+
+
+def ratio(above: Array, below: Array) -> Array:
+    """Divide.
+
+    Args:
+        above: Numerators.
+        below: Denominators.
+
+    Returns:
+        Ratios; nan where the denominator is 0.
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(below > 0, np.divide(above, below), np.nan)
 
 
 def tabulate(items: Iterable[ItemScore], columns: Sequence[str]) -> Float[Array, "n k"]:

@@ -1,0 +1,11 @@
+"""Benchmarks, one module each, found by the name they have on the command line."""
+
+SUITES: dict[str, str] = {
+    "hallusionbench": "mdpo.evaluation.suites.hallusionbench:HallusionBenchSuite",
+    "hallusionbench-judge": "mdpo.evaluation.suites.hallusionbench:HallusionBenchJudgeSuite",
+    "mme": "mdpo.evaluation.suites.mme:MMESuite",
+    "mmhal": "mdpo.evaluation.suites.mmhal:MMHalSuite",
+    "muirbench": "mdpo.evaluation.suites.muirbench:MuirBenchSuite",
+    "pope": "mdpo.evaluation.suites.pope:PopeSuite",
+}
+"""Name to ``module:class``; each class has ``load(folder)``."""

@@ -1,0 +1,190 @@
+"""MuirBench: multiple choice over several images. Wang et al. 2024, arXiv:2406.09411.
+
+2,600 questions of 12 tasks; each comes with a variant that cannot be answered, and both count.
+
+The rule called official here is that of lmms-eval: a letter with a full stop that begins the
+answer, or else the whole answer, must equal the letter of the right option; so ``(B)`` is wrong.
+The robust rule is that of the authors, but that it leaves an answer unscored where theirs draws
+an option at random: letters in brackets, then letters that stand alone, then, in answers of more
+than five words, the text of an option; the last one found counts.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from mdpo.evaluation.suite import ItemScore, Metric, constant_answers, count, share
+from mdpo.evaluation.suites.rows import Row, by_item, read_rows, response_files, value_of
+
+FILES = ("muirbench.jsonl", "muirbench.json")
+ANSWERS = ("response", "pred", "prediction", "model_answer", "caption", "text")
+LETTER = re.compile(r"\s*([A-Z])\.")
+
+
+def official_choice(answer: str) -> str:
+    """Read an answer as lmms-eval does.
+
+    Args:
+        answer: The answer.
+
+    Returns:
+        A letter, or the answer itself, in lower case.
+    """
+    match = LETTER.match(answer)
+    return (match[1] if match else answer).lower().strip()
+
+
+def robust_choice(answer: str, options: Sequence[str]) -> str | None:
+    """Find the option that an answer names last.
+
+    Args:
+        answer: The answer.
+        options: Texts of options A, B, C ...
+
+    Returns:
+        Its letter in lower case; None if no option is named.
+    """
+    for mark in ",.!?;:'":
+        answer = answer.strip(mark)
+    text = f" {answer} "
+    letters = [chr(ord("A") + k) for k in range(len(options))]
+    places = [{each: text.rfind(f"({each})") for each in letters}]
+    places.append({each: text.rfind(f" {each} ") for each in letters})
+    if len(text.split()) > 5:
+        named = [text.lower().rfind(option.lower()) for option in options]
+        places.append(dict(zip(letters, named, strict=True)))
+    for found in places:
+        last = max(letters, key=lambda each: found[each])
+        if found[last] >= 0:
+            return last.lower()
+    return None
+
+
+class MuirBenchSuite:
+    """MuirBench."""
+
+    name: str = "muirbench"
+    backend: str = "string rules"
+
+    def __init__(self, rows: Sequence[Row], data_files: Sequence[Path]) -> None:
+        self.rows = {str(row["idx"]): row for row in rows}
+        self.items: Sequence[str] = list(self.rows)
+        self.tasks = sorted({str(row["task"]) for row in rows})
+        self.data_files = data_files
+        self.metrics: Sequence[Metric] = [
+            *self._metrics(""),
+            *self._metrics("robust/"),
+            count("disagreements"),
+            count("unscored"),
+        ]
+
+    @classmethod
+    def load(cls, folder: Path) -> "MuirBenchSuite":
+        """Read the questions.
+
+        Args:
+            folder: With ``muirbench.jsonl`` or ``muirbench.json``.
+
+        Returns:
+            The benchmark.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            ValueError: If a row is not a question, or one is there twice.
+        """
+        path = next((folder / name for name in FILES if (folder / name).is_file()), None)
+        if path is None:
+            raise FileNotFoundError(
+                f"{folder} must hold {' or '.join(FILES)}: the data set MUIRBENCH/MUIRBENCH "
+                "without its images, rows with `idx`, `task`, `question`, `options` and `answer`."
+            )
+        rows = read_rows(path)
+        for number, row in enumerate(rows, start=1):
+            _check(row, f"{path}:{number}")
+        if len({str(row["idx"]) for row in rows}) < len(rows):
+            raise ValueError(f"{path}: each `idx` must occur once.")
+        return cls(rows, [path])
+
+    def read(self, path: Path) -> Mapping[str, str]:
+        """Read rows with ``idx`` and ``response``, ``pred``, ``model_answer`` or ``text``.
+
+        Args:
+            path: A file, or a folder with several.
+
+        Returns:
+            Answers by item id.
+        """
+        answers = []
+        for file in response_files(path):
+            for number, row in enumerate(read_rows(file), start=1):
+                place = f"{file}:{number}"
+                item = value_of(row, ["idx", "item_id"], place)
+                answers.append((place, item, value_of(row, ANSWERS, place)))
+        return by_item(answers, self.rows)
+
+    def score(self, item: str, response: str) -> ItemScore:
+        """Score one answer.
+
+        Args:
+            item: Id: its ``idx``.
+            response: The answer.
+
+        Returns:
+            Whether it is right, by each rule.
+        """
+        row = self.rows[item]
+        task, answer = str(row["task"]), str(row["answer"]).strip().lower()
+        said, robust = official_choice(response), robust_choice(response, row["options"])
+        columns = _columns("", task, said == answer)
+        if robust is None:
+            columns["unscored"] = 1.0
+        else:
+            columns |= _columns("robust/", task, robust == answer)
+            columns["disagreements"] = float((robust == answer) != (said == answer))
+        details = {"task": task, "answer": answer, "official": said, "robust": robust}
+        return ItemScore(item, self._images(item), columns, details)
+
+    def baselines(self) -> Mapping[str, Mapping[str, float]]:
+        """Score constant answers.
+
+        Returns:
+            Metrics of always the first option.
+        """
+        return constant_answers(self, {"always A": "A"})
+
+    def _images(self, item: str) -> str:
+        """Name the images: a question and its variant that cannot be answered share them."""
+        other = str(self.rows[item].get("counterpart_idx", item))
+        return min(item, other) if other in self.rows else item
+
+    def _metrics(self, rule: str) -> list[Metric]:
+        """Accuracy over all questions, then by task."""
+        metrics = [Metric(f"{rule}accuracy", "higher", share(f"{rule}right", f"{rule}asked"))]
+        for task in self.tasks:
+            of = share(f"{rule}{task} right", f"{rule}{task} asked")
+            metrics.append(Metric(f"{rule}{task}", "higher", of))
+        return metrics
+
+
+def _columns(rule: str, task: str, right: bool) -> dict[str, float]:
+    """What one answer adds."""
+    return {
+        f"{rule}asked": 1.0,
+        f"{rule}right": float(right),
+        f"{rule}{task} asked": 1.0,
+        f"{rule}{task} right": float(right),
+    }
+
+
+def _check(row: Row, place: str) -> None:
+    """Refuse a row that is not a question."""
+    for name in ("idx", "task", "question", "answer"):
+        value_of(row, [name], place)
+    options = row.get("options")
+    if not isinstance(options, list) or not all(isinstance(each, str) for each in options):
+        raise ValueError(f"{place}: `options` must be a list of texts, got {options!r}.")
+    letters = [chr(ord("A") + k) for k in range(len(options))]
+    if str(row["answer"]).strip() not in letters:
+        raise ValueError(
+            f"{place}: `answer` must be one of {', '.join(letters)}, got {row['answer']!r}."
+        )
