@@ -4,9 +4,10 @@
 
 The rule called official here is that of lmms-eval: a letter with a full stop that begins the
 answer, or else the whole answer, must equal the letter of the right option; so ``(B)`` is wrong.
-The robust rule is that of the authors, but that it leaves an answer unscored where theirs draws
-an option at random: letters in brackets, then letters that stand alone, then, in answers of more
-than five words, the text of an option; the last one found counts.
+The robust rule also takes a letter with a colon or a bracket that begins the answer, and then
+follows the authors': letters in brackets, then letters that stand alone, then, in answers of more
+than five words, the text of an option; the last one found counts. Where they draw an option at
+random because none is found, it leaves the answer unscored.
 """
 
 import re
@@ -19,6 +20,7 @@ from mdpo.evaluation.suites.rows import Row, by_item, read_rows, response_files,
 FILES = ("muirbench.jsonl", "muirbench.json")
 ANSWERS = ("response", "pred", "prediction", "model_answer", "caption", "text")
 LETTER = re.compile(r"\s*([A-Z])\.")
+LEADING = re.compile(r"\s*\**([A-Z])[.:)]")
 
 
 def official_choice(answer: str) -> str:
@@ -35,7 +37,7 @@ def official_choice(answer: str) -> str:
 
 
 def robust_choice(answer: str, options: Sequence[str]) -> str | None:
-    """Find the option that an answer names last.
+    """Find the option that an answer begins with, or else names last.
 
     Args:
         answer: The answer.
@@ -44,10 +46,12 @@ def robust_choice(answer: str, options: Sequence[str]) -> str | None:
     Returns:
         Its letter in lower case; None if no option is named.
     """
+    letters = [chr(ord("A") + k) for k in range(len(options))]
+    if (match := LEADING.match(answer)) and match[1] in letters:
+        return match[1].lower()
     for mark in ",.!?;:'":
         answer = answer.strip(mark)
     text = f" {answer} "
-    letters = [chr(ord("A") + k) for k in range(len(options))]
     places = [{each: text.rfind(f"({each})") for each in letters}]
     places.append({each: text.rfind(f" {each} ") for each in letters})
     if len(text.split()) > 5:
