@@ -99,7 +99,14 @@ def load_adapter(
             adapted = PeftModel.from_pretrained(model, str(folder), is_trainable=is_trainable)
         found: Any = adapted.load_adapter(str(folder), "default", is_trainable=is_trainable)
     except (ValueError, RuntimeError, KeyError) as error:
-        raise ValueError(f"{made_for} and do not fit {given}: {error}") from error
+        # peft lists every tensor; the first says it.
+        head, *listed = str(error).splitlines()
+        detail = " ".join([head, *(line.strip() for line in listed[:1])])
+        more = f" ({len(listed) - 1} more)" if len(listed) > 1 else ""
+        raise ValueError(
+            f"{made_for} and do not fit {given}: {detail}{more} Name the model that they were made "
+            "for."
+        ) from error
     for what, names in (("lacks", found.missing_keys), ("does not know", found.unexpected_keys)):
         if names:
             who = "the file" if what == "lacks" else "the model"
