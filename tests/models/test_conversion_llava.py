@@ -1,5 +1,6 @@
 """Converted LLaVA checkpoints against the original model, prompt, tokens and preprocessing."""
 
+import copy
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -18,11 +19,13 @@ from original_models import (
     splice,
     square,
 )
+from peft import LoraConfig
 from PIL import Image
 from tokenizers import Tokenizer, models
 from torch import Tensor
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
+from mdpo import MDPOConfig, MDPOTrainer
 from mdpo.models.conversion import llava_to_standard
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -140,3 +143,45 @@ def test_ids_padding_and_suppression(llava: Any) -> None:
     assert (config.vision_feature_layer, config.vision_feature_select_strategy) == (-2, "default")
     assert config.real_vocab_size == 330
     assert model.generation_config.suppress_tokens == list(range(330, 384))
+
+
+def test_one_step_on_the_authors_rows(llava: Any, make_picture: Any, tmp_path: Path) -> None:
+    original, model, processor = llava
+    rows = []
+    for k in range(2):
+        make_picture(k, (60, 30 + k)).save(tmp_path / f"{k}.png")
+        answers = {"chosen": f"Two birds, {k} boats.", "rejected": "Three lamps."}
+        rows.append({"img_path": f"{k}.png", "prompt": prompt_of(1), **answers})
+    (tmp_path / "rows.json").write_text(json.dumps(rows))
+    args = MDPOConfig(
+        output_dir=str(tmp_path / "run"),
+        image_root=str(tmp_path),
+        max_steps=1,
+        use_cpu=True,
+        disable_tqdm=True,
+        save_strategy="no",
+        per_device_train_batch_size=2,
+        gradient_accumulation_steps=1,
+        warmup_steps=0,
+        report_to="none",
+    )
+    run = MDPOTrainer(
+        copy.deepcopy(model),
+        args=args,
+        train_dataset=str(tmp_path / "rows.json"),
+        processing_class=processor,
+        peft_config=LoraConfig(r=2),
+    )
+    batch = next(iter(run.get_train_dataloader()))
+    run.train()
+    assert run.state.global_step == 1
+    wanted: list[int] = []
+    for each in authors_ids(original, prompt_of(1)):
+        wanted += [processor.image_token_id] * NUM_PATCHES if each == IMAGE else [each]
+    inputs = batch["prompts"]["chosen"]
+    for ids, mask in zip(inputs["input_ids"], inputs["attention_mask"], strict=True):
+        assert ids[mask.bool()].tolist() == wanted
+    whole = slow_ids(original, prompt_of(1) + " Three lamps.</s>", legacy=False)
+    response = batch["responses"]["rejected"]["input_ids"][0].tolist()
+    assert response == whole[-len(response) :]
+    assert response[-1] == processor.tokenizer.eos_token_id
