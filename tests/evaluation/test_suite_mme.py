@@ -43,6 +43,7 @@ def values(suite: MMESuite, answers: dict[str, str]) -> dict[str, float]:
         ("Notably, yes", "no"),
         ("I see no cat", "other"),
         ("Eyes", "yes"),
+        ("ok no", "other"),
         ("", "other"),
     ],
 )
@@ -79,6 +80,11 @@ def test_a_missing_category_has_no_total(suite: MMESuite):
     found = summarise(score_all(suite, answers), suite.metrics)
     assert found["total"].value is None
     assert found["count"].value == 50
+
+
+def test_an_image_with_one_answer_is_no_pair(suite: MMESuite):
+    first = "color/1.jpg/Is it so? Please answer yes or no."
+    assert suite.groups([suite.score(first, "yes")])[0].columns == {}
 
 
 def test_official_answers_are_a_fourth_column(suite: MMESuite, folder: Path, tmp_path: Path):

@@ -146,6 +146,13 @@ def test_a_folder_holds_one_file_per_split(suite: PopeSuite, tmp_path: Path):
     assert suite.read(tmp_path / "run") == {"coco/popular/1": "p", "coco/random/1": "r"}
 
 
+def test_a_run_is_read_from_its_records(suite: PopeSuite, tmp_path: Path):
+    record = {"item_id": "coco/popular/2", "image": "a.jpg", "text": "Is it?", "caption": "no"}
+    write(tmp_path / "run/generations.jsonl", [record])
+    write(tmp_path / "run/items.jsonl", [{"item": 1}])
+    assert suite.read(tmp_path / "run") == {"coco/popular/2": "no"}
+
+
 def test_rows_of_mixed_splits_state_their_category(suite: PopeSuite, tmp_path: Path):
     rows = [
         {"question_id": 1, "category": "random", "answer": "r"},

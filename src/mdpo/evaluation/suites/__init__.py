@@ -6,6 +6,7 @@ SUITES: dict[str, str] = {
     "mme": "mdpo.evaluation.suites.mme:MMESuite",
     "mmhal": "mdpo.evaluation.suites.mmhal:MMHalSuite",
     "muirbench": "mdpo.evaluation.suites.muirbench:MuirBenchSuite",
+    "object-halbench": "mdpo.evaluation.suites.object_halbench:ObjectHalBenchSuite",
     "pope": "mdpo.evaluation.suites.pope:PopeSuite",
 }
 """Name to ``module:class``; each class has ``load(folder)``."""
