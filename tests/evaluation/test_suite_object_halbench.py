@@ -95,6 +95,10 @@ def test_metrics_by_hand(suite: ObjectHalBenchSuite):
     assert found["length"] == pytest.approx((9 + 9 + 3) / 3)
 
 
+def test_responses_of_one_image_are_one_cluster(suite: ObjectHalBenchSuite):
+    assert suite.score("1/2", "A dog.").cluster == suite.score("1", "A dog.").cluster == "1"
+
+
 def test_an_approximate_backend_says_so(suite: ObjectHalBenchSuite):
     assert suite.backend.startswith("approximate")
     assert suite.items == ["1", "2"]

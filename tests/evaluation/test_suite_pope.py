@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from benchmark_data import DATA, expected, needs_data
 
-from mdpo.evaluation.suite import score_all, total
+from mdpo.evaluation.suite import score_all, summarise, total
 from mdpo.evaluation.suites.pope import PopeSuite, official_answer, robust_answer
 
 ASKED = "Is there a dog in the image?"
@@ -91,6 +91,14 @@ def test_ratios_are_those_of_the_confusion_matrix(suite: PopeSuite):
     assert found["robust/accuracy"] == pytest.approx(400 / 6)
     assert found["robust/precision"] == pytest.approx(200 / 3)
     assert (found["disagreements"], found["unscored"]) == (1, 0)
+
+
+def test_intervals_where_some_cells_are_empty(suite: PopeSuite):
+    found = summarise(
+        score_all(suite, {"coco/random/1": "Yes", "coco/random/3": "Yes"}), suite.metrics
+    )
+    assert (found["accuracy"].value, found["accuracy"].low, found["accuracy"].n) == (100, 100, 2)
+    assert found["popular/accuracy"].value is None
 
 
 def test_unread_answers_are_counted_and_left_out(suite: PopeSuite):

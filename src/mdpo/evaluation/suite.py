@@ -166,7 +166,7 @@ def added(sums: Sums, columns: Iterable[str]) -> Array:
     Returns:
         Their sum.
     """
-    return np.add.reduce([np.asarray(sums.get(name, 0.0), dtype=float) for name in columns])
+    return sum((np.asarray(sums.get(name, 0.0)) for name in columns), np.zeros(()))
 
 
 def count(name: str) -> Metric:
