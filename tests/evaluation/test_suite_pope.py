@@ -66,6 +66,7 @@ def values(suite: PopeSuite, answers: dict[str, str]) -> dict[str, float]:
         ("I do not see a dog.", "no", "no"),
         ("I cannot tell.", "yes", None),
         ("not sure", "no", None),
+        ("Hm, true.", "yes", None),
         ("Yes, but there is no cat.", "no", "yes"),
         ("", "yes", None),
     ],

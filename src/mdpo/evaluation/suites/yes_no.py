@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from mdpo.evaluation.suite import Array, Metric, Sums, added, ratio
 
 WORD = re.compile(r"[a-z]+(?:'[a-z]+)?")
-YES = frozenset({"yes", "yeah", "yep", "true", "correct"})
-NO = frozenset({"no", "nope", "false", "incorrect"})
+YES = frozenset({"yes", "yeah", "yep"})
+NO = frozenset({"no", "nope"})
 
 
 def words_of(text: str) -> list[str]:
