@@ -1,15 +1,19 @@
 """Names of tensors: the original checkpoints', and those that transformers saves.
 
-Saved names are those of ``LlavaForConditionalGeneration.save_pretrained``. Nothing is transposed,
-split or merged; only beginnings of names differ. Sources, facts only: Bunny's
-https://github.com/BAAI-DCAI/Bunny, LLaVA's https://github.com/haotian-liu/LLaVA.
+Saved names are those of published checkpoints of ``LlavaForConditionalGeneration``, which
+``save_pretrained`` keeps. Nothing is transposed, split or merged; only beginnings of names differ.
+Sources, facts only: Bunny's https://github.com/BAAI-DCAI/Bunny, LLaVA's
+https://github.com/haotian-liu/LLaVA.
 """
 
 import re
 from collections.abc import Iterable
 
 ORIGINAL_TOWER = "model.vision_tower.vision_tower.vision_model."
-SAVED_TOWER = "vision_tower."
+SAVED_TOWER = "vision_tower.vision_model."
+"""Published checkpoints of LLaVA have both levels, and other programs look for them."""
+
+NATIVE_TOWER = "vision_tower."
 CLIP_TOWER = "vision_model."
 
 EMBEDDING, HEAD = "language_model.model.embed_tokens.weight", "language_model.lm_head.weight"
@@ -24,7 +28,7 @@ _SAVED_OF_ORIGINAL = (
 )
 _SAVED_OF_NATIVE = (
     ("model.language_model.", "language_model.model."),
-    ("model.vision_tower.", SAVED_TOWER),
+    ("model.vision_tower.", NATIVE_TOWER),
     ("model.multi_modal_projector.", "multi_modal_projector."),
     ("lm_head.", "language_model.lm_head."),
 )
@@ -77,8 +81,8 @@ def saved_of_native(name: str) -> str:
         The saved name.
     """
     name = _replaced(name, _SAVED_OF_NATIVE)
-    # Earlier versions of transformers save a level more.
-    return _replaced(name, [(SAVED_TOWER + CLIP_TOWER, SAVED_TOWER)])
+    # A model that was not loaded from a checkpoint is saved with one level less.
+    return _replaced(name, [(SAVED_TOWER, SAVED_TOWER), (NATIVE_TOWER, SAVED_TOWER)])
 
 
 def _replaced(name: str, beginnings: Iterable[tuple[str, str]]) -> str:
