@@ -20,6 +20,7 @@ from transformers import (
 
 from mdpo import MDPOConfig, MDPOTrainer
 from mdpo.cli import main
+from mdpo.conformance.tiny import TINY_MODELS
 from mdpo.data.encoding import Encoder, TokenCounter
 from mdpo.data.reading import Rows
 from mdpo.data.sources import load_raw
@@ -364,6 +365,20 @@ def test_what_is_not_modelled_is_said(plan: Callable[..., Plan]) -> None:
             "--activation_checkpointing_kwargs",
             '{"offload": true}',
         )
+
+
+@pytest.mark.parametrize("name", ["llava", "qwen3_vl"])
+def test_a_tower_that_cannot_be_measured_is_said(
+    name: str, words: list[str], tmp_path: Path
+) -> None:
+    tiny = TINY_MODELS[name]()
+    tiny.config.save_pretrained(tmp_path / "tiny")
+    settings = parse_settings([*words, "--model_name_or_path", str(tmp_path / "tiny")])
+    made = make_plan(settings, processor=tiny.processor)
+    is_measured = name == "llava"
+    assert (made.flops is not None) == is_measured
+    assert made.to_dict()["peak_is_complete"] == is_measured
+    assert ("total, at least" in "\n".join(made.lines())) != is_measured
 
 
 def test_quantized_and_text_models_are_refused(model_dir: Path, tmp_path: Path) -> None:

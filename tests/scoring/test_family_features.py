@@ -19,7 +19,13 @@ from mdpo.models.policy import prepare_policy
 from mdpo.objectives import CHOSEN, REJECTED, REJECTED_IMAGE
 from mdpo.scoring import PlainScorer, SharedPrefixScorer, choice
 from mdpo.scoring.choice import choose_scorer
-from mdpo.scoring.images import DiskCache, ImageEncoder, MemoryCache, is_frozen_encoder
+from mdpo.scoring.images import (
+    DiskCache,
+    ImageEncoder,
+    MemoryCache,
+    feature_bytes,
+    is_frozen_encoder,
+)
 from mdpo.scoring.layout import lay_out
 
 WANTED = (CHOSEN, REJECTED, REJECTED_IMAGE)
@@ -96,6 +102,21 @@ def test_cached_features_give_the_same_numbers(name: str, kind: str, tmp_path: P
     with counted(tower) as rows:
         close(scored(later, model, shuffled), expected.flip(1))
     assert rows == []
+
+
+@pytest.mark.parametrize("name", ["llava", "qwen3_vl"])
+def test_the_size_of_features_is_known_before(name: str) -> None:
+    model, collate = built(name)
+    batch = collate(make_rows(0)[SEVERAL_SIZES])
+    cache = MemoryCache()
+    images = ImageEncoder(model, cache=cache, cached_slots=("chosen", "rejected"))
+    scored(SharedPrefixScorer(model, images=images), model, batch)
+    stored = sum(t.nbytes for image in cache._features.values() for t in image.values())
+    config: Any = model.config
+    prompts = [batch["prompts"][slot]["input_ids"] for slot in ("chosen", "rejected")]
+    tokens = sum(int((ids == config.image_token_id).sum()) for ids in prompts)
+    assert len(cache._features) == sum(len(ids) for ids in prompts)
+    assert stored == feature_bytes(model, tokens)
 
 
 @pytest.mark.parametrize("name", ["smolvlm", "ovis2"])

@@ -19,6 +19,7 @@ from mdpo.models.policy import disable_dropout, prepare_policy
 from mdpo.objectives import Candidate
 from mdpo.planning.memory import ATTENTION, PassCost, measure
 from mdpo.planning.tokens import Counted, largest_sum
+from mdpo.scoring.images import feature_bytes
 from mdpo.training.config import MDPOConfig
 from mdpo.training.model_settings import ModelSettings
 from mdpo.training.trainer import frozen_parts
@@ -369,7 +370,9 @@ class MeasuredModel:
             needs.append(Need("activations kept of images", size, f"{images} images"))
         elif self.run.sharing:
             tokens = largest_sum(self.lengths, lambda r: sum(r.image_tokens.values()), self.pairs)
-            needs.append(Need("image features", self._feature_bytes(tokens), f"{images} images"))
+            needs.append(
+                Need("image features", feature_bytes(self.base, tokens), f"{images} images")
+            )
         working = {
             "a layer of the language model": max(
                 *(each.working for each in self.training.values()), self.inference.working
@@ -378,7 +381,11 @@ class MeasuredModel:
             "vision tower": self.image.working * images if self.image is not None else 0,
         }
         worst = max(working, key=working.__getitem__)
-        return [*needs, Need("working set", working[worst], worst)]
+        needs.append(Need("working set", working[worst], worst))
+        if images and self.image is None:
+            note = "not known; counts if it takes more than that"
+            needs.append(Need("working set: vision tower", None, note))
+        return needs
 
     def _image_count(self) -> int:
         """Images of one pass, at most, each slot once."""
@@ -392,18 +399,14 @@ class MeasuredModel:
         vocabulary = self.base.get_output_embeddings().weight.shape[0]  # pyright: ignore[reportOptionalMemberAccess]
         return 3 * min(scored, HEAD_CHUNK) * int(vocabulary) * 4  # pyright: ignore[reportArgumentType]
 
-    def _feature_bytes(self, tokens: int) -> int:
-        """What features of images take, as the language model takes them."""
-        width = self.base.config.get_text_config().hidden_size
-        return tokens * width * self.base.dtype.itemsize
-
     def feature_cache_bytes(self) -> int:
         """Size of the cache, all images of the data told apart."""
         if self.run.feature_cache == "none":
             return 0
         anew = {"rejected"} if self.run.args.corruption_per_epoch else set()
         kept = [slot for slot in self.run.slots if slot not in anew]
-        return self._feature_bytes(sum(r.image_tokens[slot] for r in self.lengths for slot in kept))
+        tokens = sum(each.image_tokens[slot] for each in self.lengths for slot in kept)
+        return feature_bytes(self.base, tokens)
 
     def flops(self, *, policy_visits: float, reference_visits: float, images: int) -> int | None:
         """Add up the matrix products of a run.

@@ -439,5 +439,8 @@ def feature_bytes(model: PreTrainedModel, image_tokens: int) -> int:
         Bytes.
     """
     width = model.config.get_text_config().hidden_size
+    vision = getattr(model.config, "vision_config", None)
+    # Where inner layers of the tower reach into the decoder, each adds features of the same shape.
+    inner = getattr(vision, "deepstack_visual_indexes", None) or ()
     dtype = next(model.parameters()).dtype
-    return image_tokens * width * dtype.itemsize
+    return image_tokens * width * (1 + len(inner)) * dtype.itemsize
