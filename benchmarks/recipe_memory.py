@@ -239,14 +239,15 @@ def main() -> None:
         with TemporaryDirectory() as folder:
             plan = plan_recipe(recipe, Path(folder))
         memory = {need.name: need.num_bytes for need in plan.memory}
-        results[recipe] = {"total": sum(each or 0 for each in memory.values()), "parts": memory}
-        print(f"{recipe:<16} {results[recipe]['total'] / 2**30:6.1f} GiB")
+        results[recipe] = {"total": plan.peak_bytes, "parts": memory}
+        at_least = "" if None not in memory.values() else ", at least"
+        print(f"{recipe:<30} {plan.peak_bytes / 2**30:6.2f} GiB{at_least}")
         for name, size in memory.items():
-            print(f"    {name:<28} {(size or 0) / 2**30:6.2f}")
+            print(f"    {name:<26} {'?' if size is None else f'{size / 2**30:.2f}':>6}")
     if values.out is not None:
         written = {
             "command": "python benchmarks/recipe_memory.py",
-            "note": "Planned from configs, not measured.",
+            "note": "Planned from configs, not measured; null is not known, and not in the total.",
             "rows": {"image": SIZE, "prompt": PROMPT, "response": RESPONSE, "number": NUM_ROWS},
             "transformers": transformers.__version__,
             "bytes": results,
