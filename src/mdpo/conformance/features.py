@@ -6,8 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mdpo.conformance.subject import NotApplicable, Subject, image_inputs, image_token_id
+from mdpo.conformance.subject import NotApplicable, Subject, image_token_id
 from mdpo.data.batch import Inputs
+from mdpo.scoring.images import image_inputs
 
 
 def features_of(subject: Subject, inputs: Inputs) -> list[Tensor]:

@@ -12,10 +12,11 @@ from transformers import PreTrainedModel
 
 from mdpo.conformance.rows import ONE_IMAGE
 from mdpo.conformance.tolerances import Tolerances
-from mdpo.data.batch import SEQUENCE_KEYS, Batch, Inputs
+from mdpo.data.batch import Batch, Inputs
 from mdpo.data.collation import PreferenceCollator
 from mdpo.data.dataset import Example
 from mdpo.data.encoding import Encoder
+from mdpo.models.compatibility import image_token_of
 from mdpo.objectives import CHOSEN, REJECTED, REJECTED_IMAGE, Candidate
 from mdpo.scoring import PlainScorer
 from mdpo.scoring.reference import evaluating
@@ -201,18 +202,6 @@ def padding(tokenizer: Any, side: str | None) -> Iterator[None]:
         tokenizer.padding_side = before
 
 
-def image_inputs(inputs: Inputs) -> Inputs:
-    """Take the inputs that belong to images.
-
-    Args:
-        inputs: Of a processor.
-
-    Returns:
-        Pixels and what describes them.
-    """
-    return {key: each for key, each in inputs.items() if key not in SEQUENCE_KEYS}
-
-
 def image_token_id(subject: Subject) -> int:
     """Look up the token in whose place image features go.
 
@@ -225,15 +214,11 @@ def image_token_id(subject: Subject) -> int:
     Raises:
         CheckFailed: If neither config nor processor names one.
     """
-    config, processor = subject.model.config, subject.processor
-    for owner, name in (
-        (config, "image_token_id"),
-        (config, "image_token_index"),
-        (processor, "image_token_id"),
-    ):
-        found = getattr(owner, name, None)
-        if isinstance(found, int):
-            return found
+    found = image_token_of(subject.model)
+    if found is None:
+        found = getattr(subject.processor, "image_token_id", None)
+    if isinstance(found, int):
+        return found
     raise CheckFailed("neither the config nor the processor names an image token")
 
 

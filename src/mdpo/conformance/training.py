@@ -1,7 +1,7 @@
 """Checks of training: where gradients go, and whether a step lowers the loss."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 
 import torch
 from peft import PeftModel
@@ -43,7 +43,7 @@ def adapters_alone_are_trained(subject: Subject) -> Finding:
 
     Raises:
         CheckFailed: If a gradient is missing, or is where none should be.
-    """
+    """  # noqa: DOC502 - raised where gradients are looked at
     with adapted(subject, strong=False) as policy:
         policy.train()
         _forget_gradients(policy)
@@ -53,13 +53,7 @@ def adapters_alone_are_trained(subject: Subject) -> Finding:
         adapters = {name: each for name, each in policy.named_parameters() if "lora_" in name}
         # The second matrix begins at 0, so the first has a gradient of 0 until it has moved.
         _refuse_missing(adapters.items(), nonzero=[name for name in adapters if "lora_B" in name])
-        others = [
-            name
-            for name, each in policy.named_parameters()
-            if each.grad is not None and name not in adapters
-        ]
-    if others:
-        raise CheckFailed(f"not to be trained, but with gradient: {shown_names(others)}")
+        _refuse_others(policy, adapters)
     return Finding(float(len(adapters)), "adapter matrices, each with a gradient, nothing else")
 
 
@@ -74,7 +68,7 @@ def language_model_alone_is_trained(subject: Subject) -> Finding:
 
     Raises:
         CheckFailed: If a gradient is missing, or is where none should be.
-    """
+    """  # noqa: DOC502 - raised where gradients are looked at
     with preserving(subject.model):
         subject.model.requires_grad_(True)
         policy = prepare_policy(subject.model, None, frozen=FROZEN)
@@ -92,13 +86,7 @@ def language_model_alone_is_trained(subject: Subject) -> Finding:
             if parts.part_of(name) == "language_model"
         }
         _refuse_missing(trained.items(), nonzero=list(trained))
-        others = [
-            name
-            for name, each in policy.named_parameters()
-            if each.grad is not None and name not in trained
-        ]
-    if others:
-        raise CheckFailed(f"not to be trained, but with gradient: {shown_names(others)}")
+        _refuse_others(policy, trained)
     return Finding(float(len(trained)), "parameters, each with a gradient, nothing else")
 
 
@@ -177,6 +165,17 @@ def _refuse_trained_features(subject: Subject, policy: nn.Module) -> None:
     gradients = torch.autograd.grad(total, list(trained.values()), allow_unused=True)
     names = [name for name, each in zip(trained, gradients, strict=True) if each is not None]
     raise CheckFailed(f"image features depend on trained weights: {shown_names(names)}")
+
+
+def _refuse_others(policy: nn.Module, trained: Container[str]) -> None:
+    """Name the parameters with a gradient that are not to be trained."""
+    others = [
+        name
+        for name, each in policy.named_parameters()
+        if each.grad is not None and name not in trained
+    ]
+    if others:
+        raise CheckFailed(f"not to be trained, but with gradient: {shown_names(others)}")
 
 
 def _refuse_missing(named: Iterable[tuple[str, nn.Parameter]], *, nonzero: list[str]) -> None:
