@@ -1,0 +1,1 @@
+"""Words, nouns and tags, as the official scorers of benchmarks see them."""
