@@ -7,7 +7,7 @@ adds up their columns and lets each metric make its value of them.
 Shapes: ``n`` clusters, here images; ``k`` columns; a sum is a number, or one number per draw.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -54,12 +54,44 @@ class Metric:
         of: Its value from sums, exact and unrounded; nan where it is undefined.
         official: Its value as the official scorer prints it, offsets and rounding included; None
             where that is ``of``.
+        within: Tells of an item whether the metric is about it; None if it is about all.
     """
 
     name: str
     direction: Direction
     of: Callable[[Sums], Float[Array, " *draws"]]
     official: Callable[[Sums], float] | None = None
+    within: Callable[[str], bool] | None = None
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What one item asks a model: one turn of a user.
+
+    Attributes:
+        item: Id of the item.
+        images: File names below the folder of images, or the bytes of encoded pictures.
+        text: The question; ``<image>`` marks where an image stands, otherwise they come first.
+    """
+
+    item: str
+    images: Sequence[str | bytes]
+    text: str
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a judge is asked.
+
+    Attributes:
+        messages: Chat messages with ``role`` and ``content``.
+        temperature: Of sampling.
+        max_tokens: Longest reply; None leaves it to the judge.
+    """
+
+    messages: Sequence[Mapping[str, str]]
+    temperature: float = 0.0
+    max_tokens: int | None = None
 
 
 class Suite(Protocol):
@@ -95,10 +127,72 @@ class Suite(Protocol):
 
         Args:
             item: Id.
-            response: As the model gave it.
+            response: As the model gave it; where a judge is needed, the judge's reply.
 
         Returns:
             What it adds.
+        """
+        ...
+
+    def prompts(self) -> Sequence[Prompt]:
+        """List what a model is asked.
+
+        Returns:
+            One prompt per item, in order.
+        """
+        ...
+
+    def export(self, responses: Mapping[str, str], out: Path) -> Sequence[Path]:
+        """Write a model's answers in the format that the official scorer reads.
+
+        Args:
+            responses: By item id.
+            out: Folder.
+
+        Returns:
+            Files written.
+        """
+        ...
+
+    @classmethod
+    def metrics_for(cls, columns: Collection[str]) -> Sequence[Metric]:
+        """List the metrics of scored items, for comparisons that have no data at hand.
+
+        Args:
+            columns: Names of the columns that items have.
+
+        Returns:
+            Metrics; ``within`` may be left out.
+        """
+        ...
+
+
+@runtime_checkable
+class Describing(Protocol):
+    """A benchmark with items that are described, so that any description could be of any image."""
+
+    def described(self) -> Sequence[str]:
+        """List the items that ask for a description.
+
+        Returns:
+            Ids.
+        """
+        ...
+
+
+@runtime_checkable
+class Judged(Protocol):
+    """A benchmark that scores what a judge says of answers, and not the answers."""
+
+    def request(self, item: str, response: str) -> Request | str:
+        """Say what to ask the judge.
+
+        Args:
+            item: Id.
+            response: As the model gave it.
+
+        Returns:
+            A request, or the reply where nothing needs asking.
         """
         ...
 
@@ -131,6 +225,39 @@ def score_all(suite: Suite, responses: Mapping[str, str]) -> list[ItemScore]:
     """
     scored = [suite.score(item, response) for item, response in responses.items()]
     return scored + list(suite.groups(scored)) if isinstance(suite, Grouped) else scored
+
+
+def shuffled(
+    suite: Suite, items: Sequence[ItemScore], responses: Mapping[str, str], *, seed: int = 0
+) -> list[ItemScore]:
+    """Score each description against another image: what a benchmark gives without looking.
+
+    Args:
+        suite: With items that are described.
+        items: Scores of the responses as they are, which know the image of each item.
+        responses: By item id.
+        seed: Of the exchange; images are exchanged in a circle, so that none keeps its own.
+
+    Returns:
+        Scores; none if fewer than two images are described.
+    """
+    if not isinstance(suite, Describing):
+        return []
+    described = set(suite.described())
+    of_image: dict[str, list[str]] = {}
+    for each in items:
+        if each.item in described and each.item in responses:
+            of_image.setdefault(each.cluster, []).append(each.item)
+    images = sorted(of_image)
+    if len(images) < 2:
+        return []
+    order = [images[k] for k in np.random.default_rng(seed).permutation(len(images))]
+    scores = []
+    for image, other in zip(order, [*order[1:], order[0]], strict=True):
+        theirs = sorted(of_image[other])
+        for k, item in enumerate(sorted(of_image[image])):
+            scores.append(suite.score(item, responses[theirs[k % len(theirs)]]))
+    return scores
 
 
 def constant_answers(suite: Suite, answers: Mapping[str, str]) -> dict[str, dict[str, float]]:
