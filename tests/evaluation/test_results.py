@@ -50,9 +50,10 @@ def test_metrics_on_disk(pope: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     assert written["suite"] == "pope"
     assert written["backend"]
     metrics = written["metrics"]
-    assert metrics["accuracy"]["value"] == metrics["accuracy"]["official"] == 50.0
+    assert metrics["accuracy"]["value"] == metrics["accuracy"]["exact"] == 50.0
     assert metrics["yes_ratio"]["value"] == 50.0
-    assert metrics["accuracy"]["n"] == 2
+    assert metrics["accuracy"]["n"] == 4
+    assert metrics["accuracy"]["clusters"] == 2
     assert metrics["accuracy"]["low"] <= 50.0 <= metrics["accuracy"]["high"]
     assert metrics["accuracy"]["direction"] == "higher"
     assert metrics["yes_ratio"]["direction"] is None
@@ -67,7 +68,8 @@ def test_metrics_on_disk(pope: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
 def test_missing_responses_are_counted_and_not_scored(pope: Path, tmp_path: Path) -> None:
     suite = load_suite("pope", pope)
     results = score_responses(suite, suite.read(answers(tmp_path / "a.jsonl", "yes", "no")))
-    assert results.unscored == 2
+    assert results.unscored["accuracy"] == 2
+    assert results.scored["accuracy"] == 2
     assert results.estimates["accuracy"].value == 100.0
     assert to_json(results)["metrics"]["accuracy"]["unscored"] == 2
 
@@ -76,7 +78,7 @@ def test_an_undefined_metric_is_null_not_zero(pope: Path, tmp_path: Path) -> Non
     suite = load_suite("pope", pope)
     results = score_responses(suite, suite.read(answers(tmp_path / "a.jsonl", *["no"] * 4)))
     precision = to_json(results)["metrics"]["precision"]
-    assert precision["value"] is precision["low"] is precision["official"] is None
+    assert precision["value"] is precision["low"] is precision["exact"] is None
 
 
 def test_order_and_seed(pope: Path, tmp_path: Path) -> None:
@@ -121,4 +123,4 @@ def test_the_official_answers(tmp_path: Path) -> None:
     metrics = json.loads((out / "metrics.json").read_text())["metrics"]
     names = {"accuracy": "Accuracy", "precision": "Precision", "recall": "Recall", "f1": "F1 score"}
     for ours, theirs in names.items():
-        assert metrics[ours]["official"] == pytest.approx(100 * official["expected"][theirs])
+        assert metrics[ours]["value"] == pytest.approx(100 * official["expected"][theirs])

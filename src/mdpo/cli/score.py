@@ -4,17 +4,17 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from mdpo.evaluation.suites import SUITES
-
-CHAIR = "chair"
+from mdpo.evaluation.suites import SUITES, suite_name
 
 EPILOG = """\
 Writes items.jsonl and metrics.json. Responses may be in any format of the benchmark's own scorers;
-what an official rule reads wrongly is scored by a robust rule beside it (`robust/...`).
+what an official rule reads wrongly is scored by a robust rule beside it (`robust/...`). Items
+without an answer are left out and counted.
 
 examples:
-  mdpo score chair runs/mdpo/chair --data runs/playground/chair --out runs/mdpo/chair
+  mdpo score chair runs/mdpo/chair --data data/chair
   mdpo score pope --responses answers.jsonl --data data/pope --out runs/pope
+  mdpo score mmhal runs/mdpo/mmhal --data data/mmhal
 """
 
 
@@ -36,41 +36,36 @@ def run(arguments: Sequence[str]) -> int:
     )
     parser.add_argument(
         "suite",
-        choices=(CHAIR, *SUITES),
+        type=suite_name,
+        choices=SUITES,
         metavar="SUITE",
-        help="benchmark: " + ", ".join((CHAIR, *SUITES)),
+        help="benchmark: " + ", ".join(SUITES),
     )
-    parser.add_argument("run", type=Path, nargs="?", help="folder that `generate` wrote (chair)")
+    parser.add_argument("run", type=Path, nargs="?", help="folder that `mdpo generate` wrote")
     parser.add_argument("--responses", type=Path, help="instead: a file of answers")
     parser.add_argument("--data", type=Path, required=True, help="folder of the benchmark's data")
-    parser.add_argument("--out", type=Path, required=True, help="folder to write")
+    parser.add_argument("--out", type=Path, help="folder to write (default: RUN)")
     parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (default: 0)")
+    parser.add_argument(
+        "--official",
+        action="store_true",
+        help="score items without an answer as empty answers, as official scripts do",
+    )
     values = parser.parse_args(arguments)
     if (values.run is None) == (values.responses is None):
         parser.error("give either RUN or --responses")
-    if values.suite == CHAIR:
-        return _score_chair(values)
-    if values.responses is None:
-        parser.error("`mdpo generate` writes runs of chair only: give --responses")
+    out = values.out or values.run
+    if out is None:
+        parser.error("--responses needs --out, the folder to write")
+    from mdpo.evaluation.answers import answers_of_file, answers_of_run
     from mdpo.evaluation.results import load_suite, score_responses, table, write_results
 
     suite = load_suite(values.suite, values.data)
-    results = score_responses(suite, suite.read(values.responses), seed=values.seed)
-    write_results(values.out, results)
+    if values.run is None:
+        answers = answers_of_file(suite, values.responses)
+    else:
+        answers = answers_of_run(suite, values.run)
+    results = score_responses(suite, answers, seed=values.seed, official=values.official)
+    write_results(out, results)
     print("\n".join(table(results)))
-    return 0
-
-
-def _score_chair(values: argparse.Namespace) -> int:
-    """Score captions by exact words."""
-    from mdpo.evaluation.chair import ChairData, summarise, write_scores
-    from mdpo.evaluation.responses import read_responses
-
-    data = ChairData.load(values.data)
-    rows = read_responses(values.responses or values.run)
-    scored = [data.score(image_id, text) for image_id, text in rows]
-    summary = summarise(scored, seed=values.seed)
-    write_scores(values.out, scored, summary)
-    for name, estimate in summary.items():
-        print(f"{name:<8} {estimate}  n {estimate.n}")
     return 0

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
@@ -11,11 +11,41 @@ from typing import Any
 
 import numpy as np
 
+from mdpo.evaluation.runs import ITEMS, METRICS, write_whole
 from mdpo.evaluation.statistics import Estimate
-from mdpo.evaluation.suite import ItemScore, Suite, score_all, summarise, total
+from mdpo.evaluation.suite import (
+    ItemScore,
+    Metric,
+    Suite,
+    score_all,
+    share,
+    shuffled,
+    summarise,
+    total,
+)
 from mdpo.evaluation.suites import SUITES
 
-ITEMS, METRICS = "items.jsonl", "metrics.json"
+LENGTH = Metric("length", None, share("length/words", "length/responses", scale=1.0))
+"""Mean number of words of a response: hallucination is easily lowered by saying less."""
+
+SHUFFLED = "shuffled images"
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What is scored.
+
+    Attributes:
+        responses: By item: answers, or the replies of a judge where the benchmark scores these.
+        texts: The model's answers by item, as far as they are known.
+        failed: Items whose answer or judgment failed.
+        about: What ``metrics.json`` says of their origin.
+    """
+
+    responses: Mapping[str, str]
+    texts: Mapping[str, str] = field(default_factory=dict)
+    failed: Sequence[str] = ()
+    about: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -24,17 +54,29 @@ class Results:
 
     Attributes:
         suite: The benchmark.
+        metrics: Those of the benchmark, and the length of responses.
+        answers: What was scored.
         items: Scored items, and groups of them where the benchmark has groups.
-        estimates: By metric, with intervals over images.
+        estimates: Exact values by metric, with intervals over images.
         official: By metric, as the official scorer prints it; None where it is undefined.
-        unscored: Items without a response.
+        scored: Number of items that a metric rests on.
+        unscored: Number of items that it should rest on and does not.
+        clusters: Number of images that it rests on.
+        baselines: Metrics of answers that were given without looking, by name.
+        filled: Number of items without an answer that were scored as empty answers.
     """
 
     suite: Suite
+    metrics: Sequence[Metric]
+    answers: Answers
     items: Sequence[ItemScore]
     estimates: Mapping[str, Estimate]
     official: Mapping[str, float | None]
-    unscored: int
+    scored: Mapping[str, int]
+    unscored: Mapping[str, int]
+    clusters: Mapping[str, int]
+    baselines: Mapping[str, Mapping[str, float]]
+    filled: int = 0
 
 
 def load_suite(name: str, data: Path) -> Suite:
@@ -51,13 +93,17 @@ def load_suite(name: str, data: Path) -> Suite:
     return getattr(import_module(module), kind).load(data)
 
 
-def score_responses(suite: Suite, responses: Mapping[str, str], *, seed: int = 0) -> Results:
+def score_responses(
+    suite: Suite, answers: Answers | Mapping[str, str], *, seed: int = 0, official: bool = False
+) -> Results:
     """Score responses.
 
     Args:
         suite: The benchmark.
-        responses: By item id.
-        seed: Of the bootstrap.
+        answers: Responses by item id, with or without what else is known of them.
+        seed: Of the bootstrap, and of the exchange of images.
+        official: Whether items without an answer are scored as empty answers, as official
+            scripts do after a failed call. Otherwise they are left out and counted.
 
     Returns:
         Items and metrics.
@@ -65,16 +111,53 @@ def score_responses(suite: Suite, responses: Mapping[str, str], *, seed: int = 0
     Raises:
         ValueError: If there is no response.
     """
-    if not responses:
+    if not isinstance(answers, Answers):
+        answers = Answers(answers, answers)
+    if not answers.responses:
         raise ValueError("There must be at least one response to score, got none.")
-    items = score_all(suite, responses)
+    responses = dict(answers.responses)
+    empty = [item for item in suite.items if item not in responses] if official else []
+    responses |= dict.fromkeys(empty, "")
+    plain = score_all(suite, responses)
+    items = [_with_length(each, answers.texts) for each in plain]
+    metrics = [*suite.metrics, *([LENGTH] if answers.texts else [])]
+    estimates = summarise(items, metrics, seed=seed)
+    reach = {each.name: _reach(each, suite.items, items, set(responses)) for each in metrics}
+    scored = {name: numbers[0] for name, numbers in reach.items()}
     sums = total(items)
-    official = {}
-    for metric in suite.metrics:
-        value = metric.official(sums) if metric.official is not None else float(metric.of(sums))
-        official[metric.name] = None if np.isnan(value) else value
-    estimates = summarise(items, suite.metrics, seed=seed)
-    return Results(suite, items, estimates, official, len(set(suite.items) - set(responses)))
+    floor = shuffled(suite, plain, responses, seed=seed)
+    baselines = dict(getattr(suite, "baselines", dict)())
+    if floor:
+        baselines[SHUFFLED] = _values(suite.metrics, floor)
+    return Results(
+        suite=suite,
+        metrics=metrics,
+        answers=answers,
+        items=items,
+        estimates=estimates,
+        official={
+            each.name: official_value(each, sums) if scored[each.name] else None for each in metrics
+        },
+        scored=scored,
+        unscored={name: numbers[1] for name, numbers in reach.items()},
+        clusters={name: numbers[2] for name, numbers in reach.items()},
+        baselines=baselines,
+        filled=len(empty),
+    )
+
+
+def official_value(metric: Metric, sums: Mapping[str, Any]) -> float | None:
+    """Work out a metric as the official scorer prints it.
+
+    Args:
+        metric: Of a benchmark.
+        sums: Of its columns.
+
+    Returns:
+        The exact value where the official scorer does not round; None if it is undefined.
+    """
+    value = metric.official(sums) if metric.official is not None else float(metric.of(sums))
+    return None if np.isnan(value) else float(value)
 
 
 def write_results(folder: Path, results: Results) -> None:
@@ -84,10 +167,14 @@ def write_results(folder: Path, results: Results) -> None:
         folder: Made if missing.
         results: What to write.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    lines = [json.dumps(asdict(each), ensure_ascii=False) + "\n" for each in results.items]
-    _write(folder / ITEMS, "".join(lines))
-    _write(folder / METRICS, json.dumps(to_json(results), indent=2, ensure_ascii=False) + "\n")
+    lines = []
+    for each in results.items:
+        row = asdict(each)
+        if each.item in results.answers.responses:
+            row["response"] = results.answers.texts.get(each.item)
+        lines.append(json.dumps(row, ensure_ascii=False) + "\n")
+    write_whole(folder / ITEMS, "".join(lines))
+    write_whole(folder / METRICS, json.dumps(to_json(results), indent=2, ensure_ascii=False) + "\n")
 
 
 def to_json(results: Results) -> dict[str, Any]:
@@ -97,29 +184,40 @@ def to_json(results: Results) -> dict[str, Any]:
         results: Of a set of responses.
 
     Returns:
-        What JSON can hold.
+        What JSON can hold. ``value`` is what the official scorer prints, ``exact`` the same
+        without its rounding and offsets, which is what ``low`` and ``high`` are about.
     """
-    suite = results.suite
-    baselines: Mapping[str, Mapping[str, float]] = getattr(suite, "baselines", dict)()
-    metrics = {}
-    for metric in suite.metrics:
-        metrics[metric.name] = results.estimates[metric.name].to_dict() | {
-            "official": results.official[metric.name],
-            "unscored": results.unscored,
+    suite, metrics = results.suite, {}
+    for metric in results.metrics:
+        name, estimate = metric.name, results.estimates[metric.name]
+        metrics[name] = {
+            "value": results.official[name],
+            "exact": estimate.value,
+            "low": estimate.low,
+            "high": estimate.high,
+            "n": results.scored[name],
+            "clusters": results.clusters[name],
+            "unscored": results.unscored[name],
             "direction": metric.direction,
             "baseline": {
-                name: values[metric.name]
-                for name, values in baselines.items()
-                if metric.name in values
+                baseline: values[name]
+                for baseline, values in results.baselines.items()
+                if name in values
             },
         }
     return {
         "suite": suite.name,
-        "mode": "official, and robust where the name says so",
+        "mode": _mode(results),
         "backend": suite.backend,
         "metrics": metrics,
+        "responses": {
+            "scored": len(results.answers.responses),
+            "failed": len(results.answers.failed),
+            "missing": len(set(suite.items) - set(results.answers.responses)),
+        },
+        **results.answers.about,
         "data": {path.name: _sha256(path) for path in suite.data_files},
-        "versions": {name: version(name) for name in ("multimodal-dpo", "numpy")},
+        "versions": {name: version(name) for name in ("multimodal-dpo", "nltk", "numpy")},
     }
 
 
@@ -132,26 +230,68 @@ def table(results: Results) -> list[str]:
     Returns:
         A head line, a line per metric, and how many responses it rests on.
     """
-    rows = [("metric", "value", "95 % interval", "official")]
+    rows = [("metric", "value", "95 % interval", "n", "without looking")]
     for name, estimate in results.estimates.items():
-        value = "undefined" if estimate.value is None else f"{estimate.value:.2f}"
-        interval = "" if estimate.low is None else f"[{estimate.low:.2f}, {estimate.high:.2f}]"
         printed = results.official[name]
-        rows.append((name, value, interval, "undefined" if printed is None else f"{printed:g}"))
+        value = "undefined" if printed is None else f"{printed:.2f}"
+        interval = "" if estimate.low is None else f"[{estimate.low:.2f}, {estimate.high:.2f}]"
+        floors = [
+            f"{baseline} {values[name]:.1f}"
+            for baseline, values in results.baselines.items()
+            if name in values
+        ]
+        rows.append((name, value, interval, str(results.scored[name]), ", ".join(floors)))
     a, b, c, d = (max(len(row[column]) for row in rows) for column in range(4))
     lines = [
-        f"{name:<{a}}  {value:>{b}}  {interval:>{c}}  {printed:>{d}}"
-        for name, value, interval, printed in rows
+        f"{name:<{a}}  {value:>{b}}  {interval:>{c}}  {number:>{d}}  {floor}".rstrip()
+        for name, value, interval, number, floor in rows
     ]
-    missing = f"; {results.unscored} items have no response" if results.unscored else ""
-    return [*lines, "", f"{results.suite.name}: language by {results.suite.backend}{missing}"]
+    lines += ["", f"{results.suite.name}, {_mode(results)}: language by {results.suite.backend}"]
+    missing = len(set(results.suite.items) - set(results.answers.responses))
+    if missing and not results.filled:
+        failed = len(results.answers.failed)
+        lines.append(f"{missing} items have no answer ({failed} failed); they are left out")
+    return lines
 
 
-def _write(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
+def _reach(
+    metric: Metric, known: Sequence[str], items: Sequence[ItemScore], answered: set[str]
+) -> tuple[int, int, int]:
+    """Count items that a metric rests on, those that it does not, and images."""
+    within = metric.within or (lambda _: True)
+    robust = metric.name.startswith("robust/")
+    read = [
+        each
+        for each in items
+        if each.item in answered
+        and within(each.item)
+        and not (robust and each.columns.get("unscored"))
+    ]
+    expected = {item for item in known if within(item)} | {each.item for each in read}
+    return len(read), len(expected) - len(read), len({each.cluster for each in read})
+
+
+def _with_length(item: ItemScore, texts: Mapping[str, str]) -> ItemScore:
+    """Add the length of the response."""
+    if item.item not in texts:
+        return item
+    words = float(len(texts[item.item].split()))
+    columns = {**item.columns, "length/words": words, "length/responses": 1.0}
+    return replace(item, columns=columns)
+
+
+def _values(metrics: Sequence[Metric], items: Sequence[ItemScore]) -> dict[str, float]:
+    """Work out exact values of metrics, those that are defined and have a direction."""
+    sums = total(items)
+    values = {each.name: float(each.of(sums)) for each in metrics if each.direction}
+    return {name: value for name, value in values.items() if not np.isnan(value)}
+
+
+def _mode(results: Results) -> str:
+    """Say how items without an answer were scored."""
+    if not results.filled:
+        return "official"
+    return f"official, {results.filled} items without an answer scored as empty answers"
 
 
 def _sha256(path: Path) -> str:

@@ -10,3 +10,15 @@ SUITES: dict[str, str] = {
     "pope": "mdpo.evaluation.suites.pope:PopeSuite",
 }
 """Name to ``module:class``; each class has ``load(folder)``."""
+
+
+def suite_name(text: str) -> str:
+    """Take a benchmark's name as people write it.
+
+    Args:
+        text: Such as ``Object_HalBench``.
+
+    Returns:
+        The same in lower case with hyphens, as in ``SUITES``.
+    """
+    return text.lower().replace("_", "-")
