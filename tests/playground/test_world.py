@@ -10,8 +10,9 @@ from mdpo.data.reading import Rows
 from mdpo.data.report import check_rows
 from mdpo.data.sources import load_raw
 from mdpo.evaluation.chair import ChairData
+from mdpo.evaluation.results import load_suite
 from mdpo.playground.drawing import IMAGE_SIZE, draw_picture
-from mdpo.playground.files import write_chair, write_pairs
+from mdpo.playground.files import write_chair, write_pairs, write_pope
 from mdpo.playground.language import (
     LIVELY,
     SOBER,
@@ -21,6 +22,7 @@ from mdpo.playground.language import (
     truthful_phrases,
 )
 from mdpo.playground.pairs import draw_pair
+from mdpo.playground.questions import SPLITS, draw_questions
 from mdpo.playground.world import CATEGORIES, PARTNER, Scene, Thing, draw_scene
 
 SCENE = Scene(
@@ -163,3 +165,39 @@ def test_written_scenes_are_chair_data(tmp_path: Path) -> None:
     assert [row["image_id"] for row in prompts] == sorted(data.truth)
     assert all((tmp_path / row["image"]).exists() for row in prompts)
     assert data.mentions("a red mug")[0].object == "cup"
+
+
+def test_questions_ask_for_what_is_there_and_what_is_not() -> None:
+    for number, scene in enumerate(scenes(200)):
+        drawn = draw_questions(scene, np.random.default_rng(number))
+        assert tuple(drawn) == SPLITS
+        for questions in drawn.values():
+            names = [text.split()[3] for text, _ in questions]
+            assert len(set(names)) == 4
+            labels = [label for _, label in questions]
+            assert labels == ["yes" if name in scene.categories else "no" for name in names]
+            assert labels == ["yes", "yes", "no", "no"]
+            assert questions[:2] == drawn["random"][:2]
+        tempting = {PARTNER[name] for name in scene.categories if name in PARTNER}
+        tempting -= set(scene.categories)
+        asked = [text.split()[3] for text, _ in drawn["adversarial"][2:]]
+        assert len(tempting & set(asked)) == min(2, len(tempting))
+        popular = [text.split()[3] for text, _ in drawn["popular"][2:]]
+        assert set(popular) <= set(PARTNER)
+
+
+def test_questions_on_disk_are_pope_data_on_the_pictures_of_chair(tmp_path: Path) -> None:
+    write_chair(tmp_path / "chair", 5, seed=0)
+    write_pope(tmp_path / "pope", 5, seed=0)
+    suite = load_suite("pope", tmp_path / "pope")
+    assert len(suite.items) == 5 * 4 * 3
+    truth = json.loads((tmp_path / "chair" / "ground_truth.json").read_text())
+    for prompt in suite.prompts():
+        (image,) = prompt.images
+        assert isinstance(image, str)
+        assert (tmp_path / "chair" / "images" / image).is_file()
+        there = prompt.text.split()[3] in truth[Path(image).stem]
+        assert (
+            suite.score(prompt.item, "Yes." if there else "No.").details["official"]
+            == (suite.score(prompt.item, "").details["label"])
+        )
