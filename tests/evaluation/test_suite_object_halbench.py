@@ -8,9 +8,9 @@ import nltk
 import pytest
 from benchmark_data import DATA, needs_data
 
-from mdpo.evaluation.suite import score_all, total
 from mdpo.evaluation.language import nouns
 from mdpo.evaluation.language.nouns import approximate_noun, noun_backend, tokens
+from mdpo.evaluation.suite import score_all, total
 from mdpo.evaluation.suites.object_halbench import ObjectHalBenchSuite, Vocabulary
 
 SYNONYMS = """\

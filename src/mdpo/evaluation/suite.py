@@ -260,12 +260,15 @@ def shuffled(
     return scores
 
 
-def constant_answers(suite: Suite, answers: Mapping[str, str]) -> dict[str, dict[str, float]]:
+def constant_answers(
+    suite: Suite, answers: Mapping[str, str], items: Sequence[str] | None = None
+) -> dict[str, dict[str, float]]:
     """Score the same answer to every item: what a benchmark gives without looking.
 
     Args:
         suite: The benchmark.
         answers: By name of the baseline, for example ``always yes``.
+        items: That are answered; None for all.
 
     Returns:
         Metrics of each baseline by name; those that are undefined, and those of the robust rule,
@@ -273,7 +276,8 @@ def constant_answers(suite: Suite, answers: Mapping[str, str]) -> dict[str, dict
     """
     baselines = {}
     for name, answer in answers.items():
-        sums = total(score_all(suite, dict.fromkeys(suite.items, answer)))
+        asked = suite.items if items is None else items
+        sums = total(score_all(suite, dict.fromkeys(asked, answer)))
         values = {each.name: float(each.of(sums)) for each in suite.metrics if each.direction}
         baselines[name] = {
             metric: value

@@ -79,6 +79,11 @@ UNCHANGED = frozenset(
 """Words that WordNet leaves as they are: nouns of their own, or plurals of words it lacks."""
 
 TOKENIZER = NLTKWordTokenizer()
+PLAIN = re.compile(r"[A-Za-z]+(?:,? [A-Za-z]+)*[.!?]?")
+"""Sentences in which only commas and the last mark are split off, unless a word is contracted."""
+
+CONTRACTED = re.compile(r"\b(?:cannot|gimme|gonna|gotta|lemme|wanna)\b", re.IGNORECASE)
+WORD_OR_MARK = re.compile(r"[A-Za-z]+|[,.!?]")
 
 
 def tokens(text: str) -> list[str]:
@@ -90,11 +95,56 @@ def tokens(text: str) -> list[str]:
     Returns:
         Tokens of all its sentences.
     """
-    return [token for part in SENTENCE_END.split(text) for token in TOKENIZER.tokenize(part)]
+    return [token for part in SENTENCE_END.split(text) for token in _of_sentence(part)]
+
+
+def spans(text: str, found: Sequence[str]) -> list[tuple[int, int]]:
+    """Find tokens in the text that they were made of.
+
+    Args:
+        text: As given to ``tokens``.
+        found: Its tokens, in order; upper and lower case do not matter.
+
+    Returns:
+        Start and end of each; quotation marks, which the tokenizer rewrites, may have length 0.
+    """
+    # Letter by letter: a few capitals become two characters, which would move what follows.
+    lowered = "".join(low if len(low := each.lower()) == 1 else each for each in text)
+    places, position = [], 0
+    for token in found:
+        start = lowered.find(token.lower(), position)
+        if start < 0:
+            start = text.find(token, position)
+        if start < 0:
+            places.append((position, position))
+            continue
+        position = start + len(token)
+        places.append((start, position))
+    return places
+
+
+def _of_sentence(sentence: str) -> list[str]:
+    """Split a sentence; most are plain, and thirty substitutions can be saved."""
+    if PLAIN.fullmatch(sentence) and not CONTRACTED.search(sentence):
+        return WORD_OR_MARK.findall(sentence)
+    return TOKENIZER.tokenize(sentence)
 
 
 def noun_backend(vocabulary: Iterable[str]) -> tuple[Nouns, str]:
     """Choose how words become singular nouns.
+
+    Args:
+        vocabulary: Words that matter; used only where WordNet's data is missing.
+
+    Returns:
+        The function, and the name of the backend.
+    """
+    lemma, backend = lemma_backend(vocabulary)
+    return lambda text: [lemma(token) for token in tokens(text)], backend
+
+
+def lemma_backend(vocabulary: Iterable[str]) -> tuple[Callable[[str], str], str]:
+    """Choose how a word becomes a singular noun.
 
     Args:
         vocabulary: Words that matter; used only where WordNet's data is missing.
@@ -107,13 +157,12 @@ def noun_backend(vocabulary: Iterable[str]) -> tuple[Nouns, str]:
     except LookupError:
         known = frozenset(part for word in vocabulary for part in word.split())
         return (
-            lambda text: [approximate_noun(token, known) for token in tokens(text)],
+            lambda token: approximate_noun(token, known),
             f"approximate: nltk {nltk_version} tokens, endings of words without WordNet; put "
             "corpora/wordnet where NLTK_DATA points for the official one",
         )
-    lemma = cache(WordNetLemmatizer().lemmatize)
     return (
-        lambda text: [lemma(token) for token in tokens(text)],
+        cache(WordNetLemmatizer().lemmatize),
         f"nltk {nltk_version} tokens and lemmas of WordNet {wordnet.get_version()}",
     )
 

@@ -1,6 +1,7 @@
 """Benchmarks, one module each, found by the name they have on the command line."""
 
 SUITES: dict[str, str] = {
+    "amber": "mdpo.evaluation.suites.amber:AmberSuite",
     "hallusionbench": "mdpo.evaluation.suites.hallusionbench:HallusionBenchSuite",
     "hallusionbench-judge": "mdpo.evaluation.suites.hallusionbench:HallusionBenchJudgeSuite",
     "mme": "mdpo.evaluation.suites.mme:MMESuite",

@@ -20,8 +20,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mdpo.evaluation.suite import ItemScore, Metric, share
 from mdpo.evaluation.language.nouns import Nouns, noun_backend
+from mdpo.evaluation.suite import ItemScore, Metric, share
 from mdpo.evaluation.suites.rows import Row, read_rows, response_files, value_of
 
 SYNONYMS = "synonyms_refine.txt"
