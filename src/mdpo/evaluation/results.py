@@ -122,7 +122,7 @@ def score_responses(
     items = [_with_length(each, answers.texts) for each in plain]
     metrics = [*suite.metrics, *([LENGTH] if answers.texts else [])]
     estimates = summarise(items, metrics, seed=seed)
-    reach = {each.name: _reach(each, suite.items, items, set(responses)) for each in metrics}
+    reach = _reaches(metrics, suite.items, items, set(responses))
     scored = {name: numbers[0] for name, numbers in reach.items()}
     sums = total(items)
     floor = shuffled(suite, plain, responses, seed=seed)
@@ -254,21 +254,28 @@ def table(results: Results) -> list[str]:
     return lines
 
 
-def _reach(
-    metric: Metric, known: Sequence[str], items: Sequence[ItemScore], answered: set[str]
-) -> tuple[int, int, int]:
-    """Count items that a metric rests on, those that it does not, and images."""
-    within = metric.within or (lambda _: True)
-    robust = metric.name.startswith("robust/")
-    read = [
-        each
-        for each in items
-        if each.item in answered
-        and within(each.item)
-        and not (robust and each.columns.get("unscored"))
-    ]
-    expected = {item for item in known if within(item)} | {each.item for each in read}
-    return len(read), len(expected) - len(read), len({each.cluster for each in read})
+def _reaches(
+    metrics: Sequence[Metric], known: Sequence[str], items: Sequence[ItemScore], answered: set[str]
+) -> dict[str, tuple[int, int, int]]:
+    """Count by metric the items that it rests on, those that it should and does not, and images."""
+    counted: dict[Any, tuple[int, int, int]] = {}
+    reaches = {}
+    for metric in metrics:
+        within, robust = metric.within, metric.name.startswith("robust/")
+        if (within, robust) not in counted:
+            read = [
+                each
+                for each in items
+                if each.item in answered
+                and (within is None or within(each.item))
+                and not (robust and each.columns.get("unscored"))
+            ]
+            expected = {item for item in known if within is None or within(item)}
+            expected |= {each.item for each in read}
+            images = {each.cluster for each in read}
+            counted[within, robust] = len(read), len(expected) - len(read), len(images)
+        reaches[metric.name] = counted[within, robust]
+    return reaches
 
 
 def _with_length(item: ItemScore, texts: Mapping[str, str]) -> ItemScore:

@@ -108,8 +108,9 @@ def spans(text: str, found: Sequence[str]) -> list[tuple[int, int]]:
     Returns:
         Start and end of each; quotation marks, which the tokenizer rewrites, may have length 0.
     """
-    # Letter by letter: a few capitals become two characters, which would move what follows.
-    lowered = "".join(low if len(low := each.lower()) == 1 else each for each in text)
+    lowered = text.lower()
+    if len(lowered) != len(text):  # a few capitals become two characters and move what follows
+        lowered = "".join(low if len(low := each.lower()) == 1 else each for each in text)
     places, position = [], 0
     for token in found:
         start = lowered.find(token.lower(), position)

@@ -31,17 +31,19 @@ PAIRS: tuple[tuple[str, str], ...] = (
 )
 """Not transitive: a banana is like a pineapple, and that like a strawberry."""
 
-_SIMILAR = frozenset({*PAIRS, *((second, first) for first, second in PAIRS)})
+_PARTNERS = {
+    word: frozenset({word, *(other for pair in PAIRS if word in pair for other in pair)})
+    for word in {word for pair in PAIRS for word in pair}
+}
 
 
-def similar(first: str, second: str) -> bool:
-    """Tell whether AMBER takes two words for the same.
+def similar_words(word: str) -> frozenset[str]:
+    """List the words that AMBER takes for the same as a word.
 
     Args:
-        first: A word.
-        second: A word.
+        word: A noun.
 
     Returns:
-        True for equal words and those of the table.
+        The word itself and those that it stands with in the table.
     """
-    return first == second or (first, second) in _SIMILAR
+    return _PARTNERS.get(word) or frozenset({word})

@@ -49,14 +49,19 @@ class AmberSuite:
         self.annotations, self.queries, self.dictionary = annotations, queries, dictionary
         self.data_files = data_files
         self.items: Sequence[str] = list(annotations)
+        self.dimensions = {
+            item: discriminative.DIMENSIONS.get(str(row["type"]), "relation")
+            for item, row in annotations.items()
+            if row["type"] != "generative"
+        }
         self.nouns = Nouns(sorted(dictionary.words))
         self.backend: str = self.nouns.backend
         self.metrics: Sequence[Metric] = [
             *generative.metrics("", self._describes),
-            *discriminative.metrics("", self._dimension),
+            *discriminative.metrics("", self.dimensions.get),
             Metric("AMBER", "higher", _amber, _official_amber),
             *generative.metrics("robust/", self._describes),
-            *discriminative.metrics("robust/", self._dimension),
+            *discriminative.metrics("robust/", self.dimensions.get),
             count("disagreements"),
             count("unscored"),
         ]
@@ -198,13 +203,7 @@ class AmberSuite:
 
     def _describes(self, item: str) -> bool:
         """Tell the generative half."""
-        return self.annotations[item]["type"] == "generative"
-
-    def _dimension(self, item: str) -> str | None:
-        """Name what a question asks about."""
-        if self._describes(item):
-            return None
-        return discriminative.DIMENSIONS.get(str(self.annotations[item]["type"]), "relation")
+        return item not in self.dimensions
 
     def _description(self, item: str, image: str, response: str) -> ItemScore:
         """Score a description."""
@@ -227,8 +226,7 @@ class AmberSuite:
 
     def _answer(self, item: str, image: str, response: str) -> ItemScore:
         """Score an answer to a question."""
-        dimension, truth = self._dimension(item), str(self.annotations[item]["truth"])
-        assert dimension is not None
+        dimension, truth = self.dimensions[item], str(self.annotations[item]["truth"])
         said = discriminative.official_answer(response)
         robust = discriminative.robust_answer(response)
         columns = discriminative.columns_of("", dimension, said, truth)

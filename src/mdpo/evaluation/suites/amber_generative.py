@@ -11,14 +11,14 @@ never match, as WordNet makes them singular. The robust rule ignores case and al
 they stand.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cache
 from typing import NamedTuple
 
 import nltk
 
 from mdpo.evaluation.language.nouns import lemma_backend, spans, tokens
-from mdpo.evaluation.language.similarity import similar
+from mdpo.evaluation.language.similarity import similar_words
 from mdpo.evaluation.language.tagger import load_tagger
 from mdpo.evaluation.suite import Array, Metric, Sums, added, ratio, share
 
@@ -210,17 +210,12 @@ class Dictionary:
             if noun in self.safe:
                 hallucinated.append(False)
                 continue
-            owner = _first(truth, lambda word, noun=noun: word == noun)
+            owner = _first(truth, {noun})
             if owner is None:
-                invented |= {
-                    place
-                    for place in (
-                        _first(hallu, lambda word, noun=noun: word == noun),
-                        _first(hallu, lambda word, noun=noun: similar(noun, word)),
-                    )
-                    if place is not None
-                }
-                owner = _first(truth, lambda word, noun=noun: similar(noun, word))
+                like = similar_words(noun)
+                named = (_first(hallu, {noun}), _first(hallu, like))
+                invented |= {place for place in named if place is not None}
+                owner = _first(truth, like)
             if owner is not None:
                 covered.add(owner)
             hallucinated.append(owner is None)
@@ -287,9 +282,9 @@ def metrics(rule: str, within: Callable[[str], bool] | None) -> list[Metric]:
     ]
 
 
-def _first(candidates: Sequence[tuple[str, int]], fits: Callable[[str], bool]) -> int | None:
-    """Find the object of the first word that fits."""
-    return next((place for word, place in candidates if fits(word)), None)
+def _first(candidates: Sequence[tuple[str, int]], words: Collection[str]) -> int | None:
+    """Find the object of the first candidate that is one of some words."""
+    return next((place for word, place in candidates if word in words), None)
 
 
 def _sum(sums: Sums, column: str) -> float:
