@@ -10,7 +10,7 @@ four characters; all else is wrong. So ``**No**`` is read, but ``I see no cat`` 
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -74,12 +74,7 @@ class MMESuite:
         self.labels = {each.item: label for each, label in labels.items()}
         self.items: Sequence[str] = list(self.questions)
         self.data_files = data_files
-        self.metrics: Sequence[Metric] = [
-            *_metrics(""),
-            *_metrics("robust/"),
-            count("disagreements"),
-            count("unscored"),
-        ]
+        self.metrics: Sequence[Metric] = self.metrics_for(())
 
     @classmethod
     def load(cls, folder: Path) -> "MMESuite":
@@ -162,8 +157,25 @@ class MMESuite:
             columns[f"robust/{category} asked"] = 1.0
             columns[f"robust/{category} right"] = float(robust == label)
             columns["disagreements"] = float(robust != said)
-        details = {"label": label, "official": said, "robust": robust}
+        details = {"label": label, "official": said, "robust": robust, "right": said == label}
         return ItemScore(item, f"{category}/{question.image}", columns, details)
+
+    @classmethod
+    def metrics_for(cls, columns: Collection[str]) -> Sequence[Metric]:
+        """List the metrics of scored items.
+
+        Args:
+            columns: Names of the columns that items have.
+
+        Returns:
+            Metrics.
+        """
+        return [
+            *_metrics(""),
+            *_metrics("robust/"),
+            count("disagreements"),
+            count("unscored"),
+        ]
 
     def groups(self, scored: Sequence[ItemScore]) -> list[ItemScore]:
         """Score images by both of their questions.

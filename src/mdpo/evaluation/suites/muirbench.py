@@ -11,7 +11,7 @@ random because none is found, it leaves the answer unscored.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from mdpo.evaluation.suite import ItemScore, Metric, constant_answers, count, share
@@ -75,12 +75,7 @@ class MuirBenchSuite:
         self.items: Sequence[str] = list(self.rows)
         self.tasks = sorted({str(row["task"]) for row in rows})
         self.data_files = data_files
-        self.metrics: Sequence[Metric] = [
-            *self._metrics(""),
-            *self._metrics("robust/"),
-            count("disagreements"),
-            count("unscored"),
-        ]
+        self.metrics: Sequence[Metric] = _metrics(self.tasks)
 
     @classmethod
     def load(cls, folder: Path) -> "MuirBenchSuite":
@@ -145,8 +140,28 @@ class MuirBenchSuite:
         else:
             columns |= _columns("robust/", task, robust == answer)
             columns["disagreements"] = float((robust == answer) != (said == answer))
-        details = {"task": task, "answer": answer, "official": said, "robust": robust}
+        details = {
+            "task": task,
+            "answer": answer,
+            "official": said,
+            "robust": robust,
+            "right": said == answer,
+        }
         return ItemScore(item, self._images(item), columns, details)
+
+    @classmethod
+    def metrics_for(cls, columns: Collection[str]) -> Sequence[Metric]:
+        """List the metrics of scored items.
+
+        Args:
+            columns: Names of the columns that items have.
+
+        Returns:
+            Metrics.
+        """
+        ending = " asked"
+        tasks = {name.removesuffix(ending) for name in columns if name.endswith(ending)}
+        return _metrics(sorted(each for each in tasks if not each.startswith("robust/")))
 
     def baselines(self) -> Mapping[str, Mapping[str, float]]:
         """Score constant answers.
@@ -161,13 +176,16 @@ class MuirBenchSuite:
         other = str(self.rows[item].get("counterpart_idx", item))
         return min(item, other) if other in self.rows else item
 
-    def _metrics(self, rule: str) -> list[Metric]:
-        """Accuracy over all questions, then by task."""
-        metrics = [Metric(f"{rule}accuracy", "higher", share(f"{rule}right", f"{rule}asked"))]
-        for task in self.tasks:
+
+def _metrics(tasks: Sequence[str]) -> list[Metric]:
+    """Accuracy over all questions, then by task, by each rule."""
+    metrics = []
+    for rule in ("", "robust/"):
+        metrics.append(Metric(f"{rule}accuracy", "higher", share(f"{rule}right", f"{rule}asked")))
+        for task in tasks:
             of = share(f"{rule}{task} right", f"{rule}{task} asked")
             metrics.append(Metric(f"{rule}{task}", "higher", of))
-        return metrics
+    return [*metrics, count("disagreements"), count("unscored")]
 
 
 def _columns(rule: str, task: str, right: bool) -> dict[str, float]:

@@ -12,7 +12,7 @@ ones. Where its files lie beside those of POPE, the same answers are scored with
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -120,13 +120,7 @@ class PopeSuite:
         self.data_files = data_files
         self.splits = list(dict.fromkeys(each.split for each in questions))
         self.items: Sequence[str] = list(self.questions)
-        self.metrics: Sequence[Metric] = [
-            *self._metrics(""),
-            *(self._metrics("repope/") if relabelled else []),
-            *self._metrics("robust/"),
-            count("disagreements"),
-            count("unscored"),
-        ]
+        self.metrics: Sequence[Metric] = _metrics(self.splits, relabelled=bool(relabelled))
 
     @classmethod
     def load(cls, folder: Path) -> "PopeSuite":
@@ -202,8 +196,29 @@ class PopeSuite:
         else:
             columns[f"robust/{question.split}/{outcome(robust, question.label)}"] = 1.0
             columns["disagreements"] = float(robust != said)
-        details = {"label": question.label, "official": said, "robust": robust}
+        details = {
+            "label": question.label,
+            "official": said,
+            "robust": robust,
+            "right": said == question.label,
+        }
         return ItemScore(item, question.image, columns, details)
+
+    @classmethod
+    def metrics_for(cls, columns: Collection[str]) -> Sequence[Metric]:
+        """List the metrics of scored items.
+
+        Args:
+            columns: Names of the columns that items have.
+
+        Returns:
+            Metrics.
+        """
+        named = [name.split("/") for name in columns]
+        splits = {"/".join(parts[-3:-1]) for parts in named if len(parts) >= 3}
+        return _metrics(
+            sorted(splits, key=_place), relabelled=any(parts[0] == "repope" for parts in named)
+        )
 
     def baselines(self) -> Mapping[str, Mapping[str, float]]:
         """Score constant answers.
@@ -212,15 +227,6 @@ class PopeSuite:
             Metrics of always yes and always no.
         """
         return constant_answers(self, {"always yes": "Yes", "always no": "No"})
-
-    def _metrics(self, rule: str) -> list[Metric]:
-        """Metrics of all splits together, then of each."""
-        metrics = confusion_metrics(rule, [f"{rule}{split}/" for split in self.splits])
-        datasets = {split.split("/")[0] for split in self.splits}
-        for split in self.splits if len(self.splits) > 1 else ():
-            named = split if len(datasets) > 1 else split.split("/")[1]
-            metrics += confusion_metrics(f"{rule}{named}/", [f"{rule}{split}/"])
-        return metrics
 
     def _joined(self, rows: Sequence[Row], file: Path) -> list[str]:
         """Find the items that the rows of one file answer."""
@@ -264,6 +270,24 @@ class PopeSuite:
                 return []
             items += fitting
         return items
+
+
+def _metrics(splits: Sequence[str], *, relabelled: bool) -> list[Metric]:
+    """Metrics of all splits together, then of each, by each rule."""
+    metrics = []
+    datasets = {split.split("/")[0] for split in splits}
+    for rule in ("", "repope/", "robust/") if relabelled else ("", "robust/"):
+        metrics += confusion_metrics(rule, [f"{rule}{split}/" for split in splits])
+        for split in splits if len(splits) > 1 else ():
+            named = split if len(datasets) > 1 else split.split("/")[1]
+            metrics += confusion_metrics(f"{rule}{named}/", [f"{rule}{split}/"])
+    return [*metrics, count("disagreements"), count("unscored")]
+
+
+def _place(split: str) -> tuple[str, int]:
+    """Order splits as files are read."""
+    dataset, kind = split.split("/")
+    return dataset, SPLITS.index(kind)
 
 
 def _names(file: Path, split: str) -> bool:
