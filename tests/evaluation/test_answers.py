@@ -56,8 +56,8 @@ class Naming:
     def export(self, responses: Mapping[str, str], out: Path) -> Sequence[Path]:
         raise NotImplementedError
 
-    def described(self) -> Sequence[str]:
-        return self.items
+    def describes(self, item: str) -> bool:
+        return True
 
     @classmethod
     def metrics_for(cls, columns: Collection[str]) -> Sequence[Metric]:

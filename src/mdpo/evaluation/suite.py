@@ -171,11 +171,14 @@ class Suite(Protocol):
 class Describing(Protocol):
     """A benchmark with items that are described, so that any description could be of any image."""
 
-    def described(self) -> Sequence[str]:
-        """List the items that ask for a description.
+    def describes(self, item: str) -> bool:
+        """Tell whether an item asks for a description.
+
+        Args:
+            item: Id.
 
         Returns:
-            Ids.
+            Whether it does.
         """
         ...
 
@@ -243,10 +246,9 @@ def shuffled(
     """
     if not isinstance(suite, Describing):
         return []
-    described = set(suite.described())
     of_image: dict[str, list[str]] = {}
     for each in items:
-        if each.item in described and each.item in responses:
+        if each.item in responses and suite.describes(each.item):
             of_image.setdefault(each.cluster, []).append(each.item)
     images = sorted(of_image)
     if len(images) < 2:

@@ -2,6 +2,7 @@
 
 SUITES: dict[str, str] = {
     "amber": "mdpo.evaluation.suites.amber:AmberSuite",
+    "chair": "mdpo.evaluation.suites.chair:ChairSuite",
     "hallusionbench": "mdpo.evaluation.suites.hallusionbench:HallusionBenchSuite",
     "hallusionbench-judge": "mdpo.evaluation.suites.hallusionbench:HallusionBenchJudgeSuite",
     "mme": "mdpo.evaluation.suites.mme:MMESuite",

@@ -57,10 +57,10 @@ class AmberSuite:
         self.nouns = Nouns(sorted(dictionary.words))
         self.backend: str = self.nouns.backend
         self.metrics: Sequence[Metric] = [
-            *generative.metrics("", self._describes),
+            *generative.metrics("", self.describes),
             *discriminative.metrics("", self.dimensions.get),
             Metric("AMBER", "higher", _amber, _official_amber),
-            *generative.metrics("robust/", self._describes),
+            *generative.metrics("robust/", self.describes),
             *discriminative.metrics("robust/", self.dimensions.get),
             count("disagreements"),
             count("unscored"),
@@ -132,7 +132,7 @@ class AmberSuite:
             What it adds, by each rule.
         """
         image = str(self.queries[item]["image"])
-        if self._describes(item):
+        if self.describes(item):
             return self._description(item, image, response)
         return self._answer(item, image, response)
 
@@ -162,13 +162,16 @@ class AmberSuite:
         path.write_text(json.dumps(rows, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
         return [path]
 
-    def described(self) -> Sequence[str]:
-        """List the items that ask for a description.
+    def describes(self, item: str) -> bool:
+        """Tell whether an item is of the generative half.
+
+        Args:
+            item: Id.
 
         Returns:
-            Ids of the generative half.
+            Whether it asks for a description.
         """
-        return [item for item in self.items if self._describes(item)]
+        return item not in self.dimensions
 
     def baselines(self) -> Mapping[str, Mapping[str, float]]:
         """Score constant answers to questions, and saying nothing about images.
@@ -176,10 +179,11 @@ class AmberSuite:
         Returns:
             Metrics by baseline.
         """
-        questions = [item for item in self.items if not self._describes(item)]
+        images = [item for item in self.items if self.describes(item)]
+        questions = [item for item in self.items if not self.describes(item)]
         answers = {"always Yes": "Yes", "always No": "No"}
         return {
-            **constant_answers(self, {"empty description": ""}, self.described()),
+            **constant_answers(self, {"empty description": ""}, images),
             **constant_answers(self, answers, questions),
         }
 
@@ -200,10 +204,6 @@ class AmberSuite:
                 if any(name.endswith(column) for name in columns):
                     metrics += made(rule, None)
         return metrics
-
-    def _describes(self, item: str) -> bool:
-        """Tell the generative half."""
-        return item not in self.dimensions
 
     def _description(self, item: str, image: str, response: str) -> ItemScore:
         """Score a description."""
