@@ -268,6 +268,7 @@ def _reaches(
                 for each in items
                 if each.item in answered
                 and (within is None or within(each.item))
+                and not each.columns.get("unreadable")
                 and not (robust and each.columns.get("unscored"))
             ]
             expected = {item for item in known if within is None or within(item)}

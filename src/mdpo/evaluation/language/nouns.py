@@ -16,9 +16,6 @@ from nltk.corpus import wordnet
 from nltk.stem import WordNetLemmatizer
 from nltk.tokenize import NLTKWordTokenizer
 
-Nouns = Callable[[str], Sequence[str]]
-"""From a text to its words, each as a singular noun."""
-
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 ENDINGS = (
     ("s", ""),
@@ -129,19 +126,6 @@ def _of_sentence(sentence: str) -> list[str]:
     if PLAIN.fullmatch(sentence) and not CONTRACTED.search(sentence):
         return WORD_OR_MARK.findall(sentence)
     return TOKENIZER.tokenize(sentence)
-
-
-def noun_backend(vocabulary: Iterable[str]) -> tuple[Nouns, str]:
-    """Choose how words become singular nouns.
-
-    Args:
-        vocabulary: Words that matter; used only where WordNet's data is missing.
-
-    Returns:
-        The function, and the name of the backend.
-    """
-    lemma, backend = lemma_backend(vocabulary)
-    return lambda text: [lemma(token) for token in tokens(text)], backend
 
 
 def lemma_backend(vocabulary: Iterable[str]) -> tuple[Callable[[str], str], str]:

@@ -1,154 +1,79 @@
-"""Object HalBench: which of the 80 COCO objects does a response invent? Rule mode.
+"""Object HalBench: which of the 80 COCO objects does a response invent?
 
 Rohrbach et al. 2018 (CHAIR) in the version of Yu et al. 2024 (RLHF-V, arXiv:2312.00849): 300 COCO
-images with a request for a description each. A response is put in lower case, split into words,
-each made a singular noun; two words that are one object are joined; words of the synonym list
-are objects. A mention is hallucinated if its object is neither segmented in the image nor named,
-by the same routine, in one of its reference captions.
+images with a request for a description each. Words are made singular nouns and looked up in a
+refined list of synonyms; a mention is hallucinated if its object is neither segmented in the image
+nor named, by the same routine, in one of its reference captions.
 
 ``CHAIRs`` is the share of responses with a hallucinated mention, ``CHAIRs_refined`` that among
 responses that mention any object: it is what papers print. ``CHAIRi`` is the share of mentions,
 ``object_recall`` the share of objects in the images that responses mention.
 
-Papers extract objects with a language model first; rule mode reads all words and is not
-comparable with their numbers.
+Papers let a language model list the objects of a response first (``object-halbench-llm``); then an
+object counts once per response, however often it is named. Rule mode (``object-halbench``) reads
+all words. The two are not comparable, and neither are lists by different language models.
 """
 
+import ast
+import base64
+import binascii
 import json
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
-from mdpo.evaluation.language.nouns import Nouns, noun_backend
-from mdpo.evaluation.suite import ItemScore, Metric, share
+import nltk
+
+from mdpo.evaluation.language.nouns import lemma_backend, tokens
+from mdpo.evaluation.language.tagger import load_tagger
+from mdpo.evaluation.suite import ItemScore, Metric, Prompt, Request, count, share
+from mdpo.evaluation.suites.amber_generative import TAGGER
+from mdpo.evaluation.suites.coco import (
+    JOINED,
+    GroundTruth,
+    Vocabulary,
+    annotation_files,
+    counts,
+    details,
+    image_number,
+    read_synonyms,
+)
 from mdpo.evaluation.suites.rows import Row, read_rows, response_files, value_of
 
 SYNONYMS = "synonyms_refine.txt"
 QUESTIONS = "obj_halbench_300_with_image.jsonl"
 ANSWERS = ("caption", "text", "answer", "response")
-ANIMALS = "bird cat dog horse sheep cow elephant bear zebra giraffe animal cub"
-JOINED = {
-    "home plate": "home plate",
-    "train track": "train track",
-    "passenger jet": "jet",
-    "passenger train": "train",
-    "bow tie": "tie",
-    "toilet seat": "toilet",
-    "wine glas": "wine glass",
-    **{f"{age} {animal}": animal for age in ("baby", "adult") for animal in ANIMALS.split()},
-}
-"""Two words that are joined besides those of the synonym list."""
+REPLIES = ("extracted", "judge_reply", "reply")
+EXPORT = "object_halbench_answers.jsonl"
+SHORT = 3
+"""Answers of at most so many words are officially taken to name no object."""
+
+EXTRACTION = """\
+You are given a request about an image and the answer that a model gave. List the objects that the \
+answer says can be seen. Take the answer to be true.
+
+Request: <image> {question}
+Answer: {answer}
+
+Name only objects that the answer itself mentions, each by its noun without color, number or other \
+attributes. Leave out what is said to be absent. Reply with one JSON list of strings and nothing \
+else; if no object is mentioned, reply with []."""
+"""Our wording of the official extraction task: figures made with it are not comparable."""
 
 
-def read_synonyms(path: Path) -> dict[str, str]:
-    """Read the synonym list: one object a line, its name first, separated by commas.
+def coco_vocabulary(objects: Mapping[str, str]) -> tuple[Vocabulary, str]:
+    """Match words as the official scorer does.
 
     Args:
-        path: A file.
+        objects: The synonym list.
 
     Returns:
-        From word to object.
+        The vocabulary, and the name of the language backend.
     """
-    objects: dict[str, str] = {}
-    for line in path.read_text(encoding="utf-8").splitlines():
-        words = [word.strip() for word in line.split(", ")]
-        objects |= {word: words[0] for word in words if word}
-    return objects
-
-
-@dataclass(frozen=True)
-class Vocabulary:
-    """Words that name COCO objects.
-
-    Attributes:
-        objects: From word to the object it names.
-        nouns: What splits a text into words.
-    """
-
-    objects: Mapping[str, str]
-    nouns: Nouns
-
-    def mentions(self, text: str) -> list[str]:
-        """Find the words of a text that name objects.
-
-        Args:
-            text: A description.
-
-        Returns:
-            Words of the synonym list, in order; repeats stay.
-        """
-        words, position, joined = self.nouns(text.lower()), 0, []
-        while position < len(words):
-            pair = " ".join(words[position : position + 2])
-            known = JOINED.get(pair) or (pair if " " in pair and pair in self.objects else None)
-            joined.append(known or words[position])
-            position += 2 if known else 1
-        if "toilet" in joined:  # its seat is no chair
-            joined = [word for word in joined if word != "seat"]
-        return [word for word in joined if word in self.objects]
-
-
-@dataclass
-class GroundTruth:
-    """What COCO's annotators found in images.
-
-    Attributes:
-        segmented: Objects by image.
-        captions: Reference captions by image.
-    """
-
-    segmented: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
-    captions: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
-
-    def objects(self, image: str, vocabulary: Vocabulary) -> set[str]:
-        """Name the objects of one image.
-
-        Args:
-            image: Its id.
-            vocabulary: What finds objects in captions.
-
-        Returns:
-            Objects segmented, and those named in captions.
-        """
-        named = {
-            vocabulary.objects[word]
-            for caption in self.captions.get(image, ())
-            for word in vocabulary.mentions(caption)
-        }
-        return self.segmented.get(image, set()) | named
-
-    @classmethod
-    def load(
-        cls, instances: Iterable[Path], captions: Iterable[Path], objects: Mapping[str, str]
-    ) -> "GroundTruth":
-        """Read COCO annotation files.
-
-        Args:
-            instances: Such as ``instances_val2014.json``.
-            captions: Such as ``captions_val2014.json``.
-            objects: From category to object.
-
-        Returns:
-            Annotations of all images listed.
-
-        Raises:
-            ValueError: If a category is not in the synonym list.
-        """
-        truth = cls()
-        for path in instances:
-            written = json.loads(path.read_text(encoding="utf-8"))
-            names = {each["id"]: each["name"] for each in written["categories"]}
-            if unknown := sorted(set(names.values()) - set(objects)):
-                raise ValueError(f"{path}: category {unknown[0]!r} is not in the synonym list.")
-            for each in written["images"]:
-                truth.segmented[str(each["id"])] |= set()
-            for each in written["annotations"]:
-                truth.segmented[str(each["image_id"])].add(objects[names[each["category_id"]]])
-        for path in captions:
-            for each in json.loads(path.read_text(encoding="utf-8"))["annotations"]:
-                truth.captions[str(each["image_id"])].append(each["caption"])
-        return truth
+    pairs = {word: word for word in objects if len(word.split()) == 2}
+    lemma, backend = lemma_backend([*objects, *JOINED])
+    return Vocabulary(objects, pairs | JOINED, lemma), backend
 
 
 class ObjectHalBenchSuite:
@@ -166,14 +91,8 @@ class ObjectHalBenchSuite:
     ) -> None:
         self.vocabulary, self.truth, self.questions = vocabulary, truth, questions
         self.backend, self.data_files = backend, data_files
-        self.items: Sequence[str] = [str(row["image_id"]) for row in questions]
-        self.metrics: Sequence[Metric] = [
-            Metric("CHAIRs", "lower", share("hallucinating", "responses")),
-            Metric("CHAIRs_refined", "lower", share("hallucinating", "mentioning")),
-            Metric("CHAIRi", "lower", share("hallucinated", "mentions")),
-            Metric("object_recall", "higher", share("found", "objects")),
-            Metric("length", None, share("words", "responses", scale=1.0)),
-        ]
+        self.items: Sequence[str] = [image_number(str(row["image_id"])) for row in questions]
+        self.metrics: Sequence[Metric] = self.metrics_for(())
 
     @classmethod
     def load(cls, folder: Path) -> "ObjectHalBenchSuite":
@@ -182,7 +101,8 @@ class ObjectHalBenchSuite:
         Args:
             folder: With ``synonyms_refine.txt``, ``instances_*2014.json`` and
                 ``captions_*2014.json`` of COCO, and ``obj_halbench_300_with_image.jsonl``; files
-                may lie in folders below.
+                may lie in folders below. COCO's annotations may also lie in a folder beside it
+                whose name begins with ``coco``.
 
         Returns:
             The benchmark; without questions it has no list of items.
@@ -191,18 +111,18 @@ class ObjectHalBenchSuite:
             FileNotFoundError: If synonyms or annotations are missing.
         """
         lists, questions = sorted(folder.rglob(SYNONYMS)), sorted(folder.rglob(QUESTIONS))
-        instances = sorted(folder.rglob("instances_*2014.json"))
-        captions = sorted(folder.rglob("captions_*2014.json"))
-        if not lists or not instances or not captions:
+        instances, captions = annotation_files(folder)
+        if not lists or not instances:
             raise FileNotFoundError(
                 f"{folder} must hold, at any depth, {SYNONYMS} of RLHF-V (one object a line: its "
                 "name, then synonyms) and COCO's annotations of 2014: instances_train2014.json, "
-                "instances_val2014.json, captions_train2014.json, captions_val2014.json."
+                "instances_val2014.json, captions_train2014.json, captions_val2014.json. These may "
+                "lie in a folder beside it whose name begins with coco."
             )
         objects = read_synonyms(lists[0])
-        nouns, backend = noun_backend([*objects, *JOINED])
+        vocabulary, backend = coco_vocabulary(objects)
         return cls(
-            Vocabulary(objects, nouns),
+            vocabulary,
             GroundTruth.load(instances, captions, objects),
             read_rows(questions[0]) if questions else [],
             [lists[0], *instances, *captions, *questions[:1]],
@@ -215,32 +135,14 @@ class ObjectHalBenchSuite:
         Rows without ``image_id`` are in the order of the questions.
 
         Args:
-            path: A file, or a run's folder.
+            path: A file, or a folder with several.
 
         Returns:
             Responses by item id; an image's second response is ``ID/2``, and so on.
-
-        Raises:
-            ValueError: If an image is not in the ground truth, or rows without ids are not as
-                many as questions.
         """
-        responses: dict[str, str] = {}
-        for file in response_files(path):
-            rows = read_rows(file)
-            for number, row in enumerate(self._with_images(rows, file), start=1):
-                place = f"{file}:{number}"
-                image = value_of(row, ["image_id"], place)
-                if not image.isdecimal():
-                    raise ValueError(f"{place}: `image_id` must be a COCO number, got {image!r}.")
-                image = str(int(image))
-                if image not in self.truth.segmented:
-                    raise ValueError(f"{place}: image {image} is not in the ground truth.")
-                item, further = image, 1
-                while item in responses:
-                    further += 1
-                    item = f"{image}/{further}"
-                responses[item] = value_of(row, ANSWERS, place)
-        return responses
+        return {
+            item: value_of(row, ANSWERS, place) for item, row, place in self._rows_by_item(path)
+        }
 
     def score(self, item: str, response: str) -> ItemScore:
         """Score one response.
@@ -253,35 +155,116 @@ class ObjectHalBenchSuite:
             Mentions and hallucinations.
         """
         image = item.split("/")[0]
-        text = response.replace("Assistant:", "").strip()
         truth = self.truth.objects(image, self.vocabulary)
-        words = self.vocabulary.mentions(text)
-        named = [(word, self.vocabulary.objects[word]) for word in words]
-        wrong = [(word, each) for word, each in named if each not in truth]
-        columns = {
-            "responses": 1.0,
-            "mentioning": float(bool(words)),
-            "hallucinating": float(bool(wrong)),
-            "mentions": float(len(words)),
-            "hallucinated": float(len(wrong)),
-            "objects": float(len(truth)),
-            "found": float(len({each for _, each in named} & truth)),
-            "words": float(len(text.split(" "))),
-        }
-        details = {"mentions": named, "hallucinated": wrong, "truth": sorted(truth)}
-        return ItemScore(item, image, columns, details)
+        # Officially cut out; blanks keep the places of what follows.
+        mentions = self.vocabulary.mentions(response.replace("Assistant:", " " * 10))
+        columns = counts("", [each[:2] for each in mentions], truth)
+        return ItemScore(item, image, columns, details(mentions, truth))
 
-    def baselines(self) -> Mapping[str, Mapping[str, float]]:
-        """No constant answer means anything for descriptions.
+    def prompts(self) -> Sequence[Prompt]:
+        """List what a model is asked.
 
         Returns:
-            Nothing.
+            The official requests with their images.
+
+        Raises:
+            ValueError: If there are no questions, or an image is not base64.
         """
-        return {}
+        if not self.questions:
+            raise ValueError(
+                f"Generation needs {QUESTIONS} of RLHF-V beside {SYNONYMS}: rows with `image_id`, "
+                "`question` and `image` (base64)."
+            )
+        prompts = []
+        for item, row in zip(self.items, self.questions, strict=True):
+            try:
+                image = base64.b64decode(str(row["image"]), validate=True)
+            except (KeyError, binascii.Error) as error:
+                raise ValueError(
+                    f"{QUESTIONS}: `image` of {item} must be base64: {error}."
+                ) from None
+            prompts.append(Prompt(item, [image], value_of(row, ["question"], QUESTIONS)))
+        return prompts
+
+    def export(self, responses: Mapping[str, str], out: Path) -> Sequence[Path]:
+        """Write JSON lines with ``image_id``, ``question`` and ``answer``.
+
+        Args:
+            responses: By item id.
+            out: Folder.
+
+        Returns:
+            The file.
+        """
+        asked = self._asked()
+        rows = [
+            {
+                "image_id": int(item.split("/")[0]),
+                "question": asked.get(item, ""),
+                "answer": text,
+            }
+            for item, text in responses.items()
+        ]
+        out.mkdir(parents=True, exist_ok=True)
+        lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
+        (out / EXPORT).write_text("".join(lines), encoding="utf-8")
+        return [out / EXPORT]
+
+    def describes(self, item: str) -> bool:
+        """Tell that all items ask for a description.
+
+        Args:
+            item: Id.
+
+        Returns:
+            True.
+        """
+        return True
+
+    @classmethod
+    def metrics_for(cls, columns: Collection[str]) -> Sequence[Metric]:
+        """List the metrics, which are always the same.
+
+        Args:
+            columns: Of items.
+
+        Returns:
+            Metrics.
+        """
+        return [
+            Metric("CHAIRs", "lower", share("hallucinating", "responses")),
+            Metric("CHAIRs_refined", "lower", share("hallucinating", "mentioning")),
+            Metric("CHAIRi", "lower", share("hallucinated", "mentions")),
+            Metric("object_recall", "higher", share("found", "objects")),
+        ]
+
+    def _asked(self) -> dict[str, str]:
+        """Questions by item."""
+        pairs = zip(self.items, self.questions, strict=True)
+        return {item: str(row.get("question", "")) for item, row in pairs}
+
+    def _rows_by_item(self, path: Path) -> list[tuple[str, Row, str]]:
+        """Read rows, each with its item and its place in the file."""
+        found: dict[str, tuple[Row, str]] = {}
+        for file in response_files(path):
+            for number, row in enumerate(self._with_images(read_rows(file), file), start=1):
+                place = f"{file}:{number}"
+                written = value_of(row, ["image_id", "item", "item_id"], place)
+                image = image_number(written.split("/")[0])
+                if not image.isdecimal():
+                    raise ValueError(f"{place}: `image_id` must be a COCO number, got {written!r}.")
+                if image not in self.truth.segmented:
+                    raise ValueError(f"{place}: image {image} is not in the ground truth.")
+                item, further = image, 1
+                while item in found:
+                    further += 1
+                    item = f"{image}/{further}"
+                found[item] = row, place
+        return [(item, row, place) for item, (row, place) in found.items()]
 
     def _with_images(self, rows: Sequence[Row], file: Path) -> Sequence[Row]:
         """Give rows without an image that of the question at their place."""
-        if any("image_id" in row for row in rows):
+        if any(name in row for row in rows for name in ("image_id", "item", "item_id")):
             return rows
         if len(rows) != len(self.questions):
             raise ValueError(
@@ -290,3 +273,198 @@ class ObjectHalBenchSuite:
             )
         pairs = zip(rows, self.questions, strict=True)
         return [{**row, "image_id": asked["image_id"]} for row, asked in pairs]
+
+
+class ObjectHalBenchLLMSuite(ObjectHalBenchSuite):
+    """Object HalBench with objects that a language model lists."""
+
+    name: str = "object-halbench-llm"
+
+    def __init__(
+        self,
+        vocabulary: Vocabulary,
+        truth: GroundTruth,
+        questions: Sequence[Row],
+        data_files: Sequence[Path],
+        backend: str,
+    ) -> None:
+        super().__init__(vocabulary, truth, questions, data_files, backend)
+        try:
+            nltk.data.find(TAGGER)
+        except LookupError:
+            self._tagged, tags = False, "the last word of a phrase is its noun"
+        else:
+            self._tagged, tags = True, "nouns by nltk's averaged perceptron"
+        self.backend = f"{backend}; approximate: {tags}, officially by en_core_web_trf"
+
+    def read(self, path: Path) -> Mapping[str, str]:
+        """Read lists of objects: JSON rows with ``image_id`` and ``extracted``.
+
+        ``extracted`` is a list, a reply that holds one, or null: then short answers name nothing,
+        and others are left out.
+
+        Args:
+            path: A file, or a folder with several.
+
+        Returns:
+            Replies by item id.
+
+        Raises:
+            ValueError: If a row has no list.
+        """
+        replies = {}
+        for item, row, place in self._rows_by_item(path):
+            name = next((each for each in REPLIES if each in row), None)
+            if name is None:
+                raise ValueError(
+                    f"{place}: {' or '.join(REPLIES)} is missing. {self.name} scores lists of "
+                    "objects that `mdpo judge` asks for; `mdpo score object-halbench` scores "
+                    "answers as they are."
+                )
+            if isinstance(row[name], list):
+                replies[item] = json.dumps(row[name])
+            elif row[name] is not None:
+                replies[item] = str(row[name])
+            elif len(value_of(row, ANSWERS, place).split()) <= SHORT:
+                replies[item] = "[]"
+        return replies
+
+    def request(self, item: str, response: str) -> Request | str:
+        """Ask for the objects of an answer.
+
+        Args:
+            item: Id.
+            response: The model's answer.
+
+        Returns:
+            The request; an empty list for short answers, as officially.
+        """
+        if len(response.split()) <= SHORT:
+            return "[]"
+        text = EXTRACTION.format(question=self._asked().get(item, ""), answer=response)
+        return Request([{"role": "system", "content": text}], temperature=0.2, max_tokens=512)
+
+    def score(self, item: str, response: str) -> ItemScore:
+        """Score one list of objects.
+
+        Args:
+            item: Id: the image's.
+            response: The language model's reply.
+
+        Returns:
+            Mentions and hallucinations; nothing but ``unreadable`` if there is no list.
+        """
+        image = item.split("/")[0]
+        official = official_list(response)
+        phrases = robust_list(response) if official is None else official
+        if phrases is None:
+            return ItemScore(item, image, {"unreadable": 1.0}, {"reply": response})
+        truth = self.truth.objects(image, self.vocabulary)
+        words = dict.fromkeys(word for phrase in phrases for word in self.nouns_of(phrase))
+        if "toilet" in words:  # its seat is no chair
+            words.pop("seat", None)
+        named = [
+            (word, self.vocabulary.objects[word])
+            for word in words
+            if word in self.vocabulary.objects
+        ]
+        columns = counts("", named, truth) | {"disagreements": float(official is None)}
+        mentions = [{"word": word, "object": each} for word, each in named]
+        wrong = [each for each in mentions if each["object"] not in truth]
+        found = {"mentions": mentions, "hallucinated": wrong, "truth": sorted(truth)}
+        return ItemScore(item, image, columns, found | {"extracted": phrases})
+
+    def describes(self, item: str) -> bool:
+        """Tell that replies of a judge are no descriptions.
+
+        Args:
+            item: Id.
+
+        Returns:
+            False.
+        """
+        return False
+
+    @classmethod
+    def metrics_for(cls, columns: Collection[str]) -> Sequence[Metric]:
+        """List the metrics, which are always the same.
+
+        Args:
+            columns: Of items.
+
+        Returns:
+            Metrics.
+        """
+        return [*super().metrics_for(columns), count("disagreements"), count("unreadable")]
+
+    def nouns_of(self, phrase: str) -> list[str]:
+        """Take the nouns of a phrase, neighbors joined.
+
+        Args:
+            phrase: Such as ``two old women``.
+
+        Returns:
+            Singular nouns; only pairs of the vocabulary if there is one.
+        """
+        words = tokens(f"a {phrase.lower()}")
+        singular = [self.vocabulary.singular(word) for word in words]
+        pairs = map(" ".join, pairwise(singular))
+        if joined := [
+            self.vocabulary.joined[pair] for pair in pairs if pair in self.vocabulary.joined
+        ]:
+            return joined
+        if not self._tagged:
+            return singular[-1:]
+        groups, open_group = [], False
+        for word, tag in zip(singular, load_tagger().tag(words), strict=True):
+            if not tag.startswith("NN"):
+                open_group = False
+            elif open_group:
+                groups[-1] += f" {word}"
+            else:
+                groups.append(word)
+                open_group = True
+        return groups
+
+
+def official_list(reply: str) -> list[str] | None:
+    """Read a reply as the official script does: a JSON list, or one in the last line.
+
+    Args:
+        reply: Of a language model.
+
+    Returns:
+        Phrases; None where the script asks again.
+    """
+    last = reply.strip().rpartition("\n")[2]
+    for written in (reply, *([last] if '["' in last else [])):
+        if (phrases := _phrases(written, json.loads)) is not None:
+            return phrases
+    return None
+
+
+def robust_list(reply: str) -> list[str] | None:
+    """Read the first list in a reply, with text or fences around it and any quotation marks.
+
+    Args:
+        reply: Of a language model.
+
+    Returns:
+        Phrases; None if there is no list of texts.
+    """
+    start, end = reply.find("["), reply.rfind("]")
+    if start < 0 or end < start:
+        return None
+    written = reply[start : end + 1]
+    phrases = _phrases(written, json.loads)
+    return _phrases(written, ast.literal_eval) if phrases is None else phrases
+
+
+def _phrases(written: str, parse: Any) -> list[str] | None:
+    """Parse a list of texts."""
+    try:
+        phrases = parse(written)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return None
+    fits = isinstance(phrases, list) and all(isinstance(each, str) for each in phrases)
+    return phrases if fits else None
