@@ -15,7 +15,7 @@ VERBS: dict[str, str] = {
     "convert": "rewrite original checkpoints of Bunny and LLaVA, and back",
     "merge": "fold trained adapters into the weights",
     "check-model": "check whether a model behaves as training assumes",
-    "data": "inspect a data set, or look at it: `data inspect`, `data preview`",
+    "data": "inspect a data set, look at it, or fetch a benchmark's: `data fetch`",
     "rewards": "score preference pairs by response and by image with a trained model",
     "generate": "let a model answer the prompts of a benchmark",
     "score": "score answers of a benchmark",

@@ -1,4 +1,4 @@
-"""``mdpo data inspect`` and ``mdpo data preview``: check a data set, and look at it."""
+"""``mdpo data``: check a data set, look at it, or fetch that of a benchmark."""
 
 import argparse
 import json
@@ -6,13 +6,16 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from mdpo.cli.data_fetch import add_arguments, fetch_data
+
 EPILOG = """examples:
   mdpo data inspect pairs.jsonl --image-root images --model llava-hf/llava-1.5-7b-hf
-  mdpo data preview pairs.jsonl --image-root images --corruption crop_keep --out preview.png"""
+  mdpo data preview pairs.jsonl --image-root images --corruption crop_keep --out preview.png
+  mdpo data fetch amber --out data/amber"""
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Inspect or preview a data set.
+    """Inspect or preview a data set, or fetch one.
 
     Args:
         arguments: Command line after the verb.
@@ -23,7 +26,7 @@ def run(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="mdpo data",
         allow_abbrev=False,
-        description="Check a set of preference pairs without training, or look at it.",
+        description="Check a set of preference pairs, look at it, or fetch a benchmark.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -61,8 +64,12 @@ def run(arguments: Sequence[str]) -> int:
     preview.add_argument(
         "--font", type=Path, help="TrueType font file, for texts that are not in Latin letters"
     )
+    fetch = verbs.add_parser(
+        "fetch", allow_abbrev=False, help="fetch the data of a benchmark, checked"
+    )
+    add_arguments(fetch)
     values = parser.parse_args(arguments)
-    return _inspect(values) if values.verb == "inspect" else _preview(values)
+    return {"inspect": _inspect, "preview": _preview, "fetch": fetch_data}[values.verb](values)
 
 
 def _inspect(values: argparse.Namespace) -> int:
