@@ -146,9 +146,44 @@ def compare(
         clusters=len({each.cluster for each in first}),
         left_out_baseline=sum(not is_group(each) for each in baseline) - questions,
         left_out_system=sum(not is_group(each) for each in system) - questions,
-        differences=_differences(first, second, metrics, seed=seed, draws=draws),
+        differences=differences(first, second, metrics, seed=seed, draws=draws),
         right_or_wrong=_right_or_wrong(first, second),
     )
+
+
+def differences(
+    first: Sequence[ItemScore],
+    second: Sequence[ItemScore],
+    metrics: Sequence[Metric],
+    *,
+    seed: int = 0,
+    draws: int = DRAWS,
+) -> dict[str, Difference]:
+    """Work out each metric of both systems over the same draws of images.
+
+    Args:
+        first: Scored items of the baseline.
+        second: Of the system, about the same images; an image may have more of them.
+        metrics: What to compare.
+        seed: Of the draws.
+        draws: Number of bootstrap samples.
+
+    Returns:
+        Differences by metric, second less first.
+    """
+    names = [columns_of(each) for each in (first, second)]
+    tables = [tabulate(each, columns) for each, columns in zip((first, second), names, strict=True)]
+    drawn = resampled_totals(tables, seed=seed, draws=draws)
+    before, after = (
+        (dict(zip(columns, table.sum(axis=0), strict=True)), dict(zip(columns, sums, strict=True)))
+        for columns, table, sums in zip(names, tables, drawn, strict=True)
+    )
+    return {
+        each.name: _difference(
+            each.of(after[0]) - each.of(before[0]), each.of(after[1]) - each.of(before[1])
+        )
+        for each in metrics
+    }
 
 
 def shared_items(
@@ -234,30 +269,6 @@ def coverage_warnings(
             f"{before:.1f}): rates of hallucination fall when less is said."
         )
     return warnings
-
-
-def _differences(
-    first: Sequence[ItemScore],
-    second: Sequence[ItemScore],
-    metrics: Sequence[Metric],
-    *,
-    seed: int,
-    draws: int,
-) -> dict[str, Difference]:
-    """Work out each metric of both systems over the same draws."""
-    names = [columns_of(each) for each in (first, second)]
-    tables = [tabulate(each, columns) for each, columns in zip((first, second), names, strict=True)]
-    drawn = resampled_totals(tables, seed=seed, draws=draws)
-    before, after = (
-        (dict(zip(columns, table.sum(axis=0), strict=True)), dict(zip(columns, sums, strict=True)))
-        for columns, table, sums in zip(names, tables, drawn, strict=True)
-    )
-    return {
-        each.name: _difference(
-            each.of(after[0]) - each.of(before[0]), each.of(after[1]) - each.of(before[1])
-        )
-        for each in metrics
-    }
 
 
 def _difference(value: Any, drawn: Any) -> Difference:

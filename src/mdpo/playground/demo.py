@@ -139,12 +139,14 @@ def evaluation_job(out: Path, system: str, seed: int) -> Job:
     playground, folder = out / "playground", run_folder(out, system, seed)
     adapter = [] if system == "base" else ["--adapter", str(folder)]
     model = ["--model", str(playground / "model")]
-    data = ["--data", str(playground / "chair")]
-    answers = ["--out", str(folder / "chair")]
-    commands = [
-        ["generate", "chair", *model, *adapter, *data, *answers, "--batch-size", "50"],
-        ["score", "chair", str(folder / "chair"), *data, *answers],
-    ]
+    images = ["--images", str(playground / "chair"), "--batch-size", "50"]
+    commands = []
+    for suite in ("chair", "pope"):
+        data, answers = ["--data", str(playground / suite)], str(folder / suite)
+        commands += [
+            ["generate", suite, *model, *adapter, *data, "--out", answers, *images],
+            ["score", suite, answers, *data],
+        ]
     if adapter:
         pairs = str(playground / "validation.jsonl")
         where = ["--out", str(folder / "rewards"), "--batch-size", "32"]

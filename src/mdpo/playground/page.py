@@ -4,16 +4,15 @@ import base64
 import html
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from mdpo.evaluation.chair import ChairData, ScoredCaption
-from mdpo.evaluation.responses import read_responses
-from mdpo.playground.summary import COLUMNS, SYSTEMS
+from mdpo.evaluation.report.gather import gather
+from mdpo.playground.summary import COLUMNS, NAMES, SYSTEMS
 
 TITLES = {
     "base": "Base model",
@@ -30,6 +29,15 @@ CURVES = {
     "rewards/image_accuracies": "True image rewarded above the rejected one (share of pairs)",
 }
 
+BARS = {
+    "chair_s": "lower",
+    "chair_i": "lower",
+    "cover": "higher",
+    "pope_accuracy": "higher",
+    "pope_adversarial": "higher",
+}
+"""Metrics that are drawn as bars, and which way is better."""
+
 NUM_EXAMPLES = 8
 
 
@@ -45,6 +53,7 @@ def write_page(out: Path, summary: dict[str, Any]) -> None:
     page = environment.from_string(template).render(
         summary=summary,
         columns=COLUMNS,
+        changes=list(NAMES),
         titles=TITLES,
         colours=COLOURS,
         bars=_bars(summary["systems"]),
@@ -58,10 +67,9 @@ def write_page(out: Path, summary: dict[str, Any]) -> None:
 def _bars(systems: dict[str, Any]) -> list[dict[str, Any]]:
     """Lay out one row per system and metric for the bars: all numbers in percent of the track."""
     charts = []
-    for name in ("chair_s", "chair_i", "cover"):
-        top = max(
-            100.0 if name == "cover" else 1.0, *(each[name]["high"] for each in systems.values())
-        )
+    for name, better in BARS.items():
+        highest = max(each[name]["high"] for each in systems.values())
+        top = 100.0 if better == "higher" else max(1.0, highest)
         rows = [
             {
                 "system": system,
@@ -74,7 +82,7 @@ def _bars(systems: dict[str, Any]) -> list[dict[str, Any]]:
             }
             for system, metrics in systems.items()
         ]
-        charts.append({"name": name, "rows": rows})
+        charts.append({"name": name, "better": better, "rows": rows})
     return charts
 
 
@@ -122,23 +130,21 @@ def _history(folder: Path) -> list[dict[str, Any]]:
 
 def _examples(out: Path, seed: int) -> list[dict[str, Any]]:
     """Collect pictures with the answers of all systems, spread evenly over the held-out scenes."""
-    folder = out / "playground" / "chair"
-    data = ChairData.load(folder)
-    answers = {
-        system: dict(
-            read_responses(out / ("base" if system == "base" else f"{system}-{seed}") / "chair")
-        )
-        for system in SYSTEMS
-    }
-    ids = sorted(data.truth)
+    folders = {each: out / ("base" if each == "base" else f"{each}-{seed}") for each in SYSTEMS}
+    runs = {system: gather([folder / "chair"])[0] for system, folder in folders.items()}
+    scores = {system: {each.item: each for each in run.items} for system, run in runs.items()}
+    ids = sorted(scores["base"])
     chosen = [ids[k * len(ids) // NUM_EXAMPLES] for k in range(NUM_EXAMPLES)]
+    images = out / "playground" / "chair" / "images"
     return [
         {
             "id": image_id,
-            "picture": _as_data_url(folder / "images" / f"{image_id}.png"),
-            "truth": ", ".join(sorted(data.truth[image_id])),
+            "picture": _as_data_url(images / f"{image_id}.png"),
+            "truth": ", ".join(scores["base"][image_id].details["truth"]),
             "answers": {
-                system: Markup(_marked(data.score(image_id, answers[system][image_id])))
+                system: Markup(
+                    _marked(runs[system].responses[image_id], scores[system][image_id].details)
+                )
                 for system in SYSTEMS
             },
         }
@@ -146,16 +152,16 @@ def _examples(out: Path, seed: int) -> list[dict[str, Any]]:
     ]
 
 
-def _marked(caption: ScoredCaption) -> str:
+def _marked(caption: str, details: Mapping[str, Any]) -> str:
     """Write a caption as HTML, true mentions and hallucinated ones marked."""
     pieces, position = [], 0
-    for mention in caption.mentions:
-        kind = "wrong" if mention in caption.hallucinated else "right"
-        word = html.escape(caption.text[mention.start : mention.end])
-        pieces.append(html.escape(caption.text[position : mention.start]))
+    for mention in details["mentions"]:
+        kind = "wrong" if mention in details["hallucinated"] else "right"
+        word = html.escape(caption[mention["start"] : mention["end"]])
+        pieces.append(html.escape(caption[position : mention["start"]]))
         pieces.append(f'<mark class="{kind}">{word}</mark>')
-        position = mention.end
-    return "".join(pieces) + html.escape(caption.text[position:])
+        position = mention["end"]
+    return "".join(pieces) + html.escape(caption[position:])
 
 
 def _as_data_url(path: Path) -> str:

@@ -2,31 +2,37 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mdpo.evaluation.chair import ChairData, Counts, chair_counts
-from mdpo.evaluation.responses import read_responses
-from mdpo.evaluation.statistics import Estimate, paired_difference, ratio_of_sums
+from mdpo.evaluation.comparison import differences, load_metrics
+from mdpo.evaluation.report.gather import Scored, gather
+from mdpo.evaluation.statistics import Estimate, ratio_of_sums
+from mdpo.evaluation.suite import ItemScore, summarise
 
 SYSTEMS = ("base", "dpo", "dpo-no-image", "mdpo")
 
-CHAIR_NAMES = {
-    "chair_s": ("CHAIRs", 100.0),
-    "chair_i": ("CHAIRi", 100.0),
-    "cover": ("Recall", 100.0),
-    "mean_length": ("words", 1.0),
+NAMES: Mapping[str, tuple[str, str]] = {
+    "chair_s": ("chair", "CHAIRs"),
+    "chair_i": ("chair", "CHAIRi"),
+    "cover": ("chair", "Recall"),
+    "mean_length": ("chair", "length"),
+    "pope_accuracy": ("pope", "accuracy"),
+    "pope_adversarial": ("pope", "adversarial/accuracy"),
 }
-"""Names in the summary, with the metric of CHAIR and its scale."""
+"""Names in the summary, with benchmark and metric."""
 
 COLUMNS = {
     "chair_s": "CHAIRs",
     "chair_i": "CHAIRi",
     "cover": "Cover",
     "mean_length": "words",
+    "pope_accuracy": "POPE acc.",
+    "pope_adversarial": "adversarial",
     "reward_accuracy": "response acc.",
     "image_accuracy": "image acc.",
 }
@@ -36,40 +42,29 @@ COLUMNS = {
 def summarise_systems(out: Path, *, seeds: Sequence[int]) -> dict[str, dict[str, Any]]:
     """Summarise each system over its seeds.
 
-    Intervals are over pictures, which all systems and seeds share: a picture's captions of all
-    seeds are drawn together. Beside each hallucination metric stands the paired difference from
-    the base.
+    Intervals are over pictures, which all systems and seeds share: a picture's answers of all
+    seeds are drawn together. Beside each metric stands the paired difference from the base.
 
     Args:
         out: Folder of the demo.
         seeds: Of the training runs.
 
     Returns:
-        Metrics by system. Accuracies are shares in 0..1, the others as CHAIR reports them.
+        Metrics by system. Accuracies of rewards are shares in 0..1, the others as the benchmarks
+        report them.
     """
-    data = ChairData.load(out / "playground" / "chair")
-    counts: dict[str, dict[str, Counts]] = {}
+    base = _by_suite([out / "base"])
     systems: dict[str, dict[str, Any]] = {}
     for system in SYSTEMS:
         folders = [out / "base"] if system == "base" else [out / f"{system}-{s}" for s in seeds]
-        scored = [
-            [data.score(image_id, text) for image_id, text in read_responses(folder / "chair")]
-            for folder in folders
-        ]
-        counts[system] = chair_counts([caption for captions in scored for caption in captions])
-        systems[system] = _chair_metrics(counts[system], counts["base"])
-        per_seed = [chair_counts(captions) for captions in scored]
-        systems[system]["per_seed"] = {
-            name: [_value(each[metric], scale) for each in per_seed]
-            for name, (metric, scale) in CHAIR_NAMES.items()
-        }
+        systems[system] = _metrics(_by_suite(folders), base)
         if system != "base":
             systems[system] |= _accuracies(folders)
     return systems
 
 
 def table_lines(systems: dict[str, dict[str, Any]]) -> list[str]:
-    """Write the summary as an aligned table.
+    """Write the summary as aligned tables: values, and differences from the base.
 
     Args:
         systems: From ``summarise_systems``.
@@ -80,6 +75,15 @@ def table_lines(systems: dict[str, dict[str, Any]]) -> list[str]:
     rows = [["", *COLUMNS.values()]]
     for system, metrics in systems.items():
         rows.append([system, *(_cell(name, metrics.get(name)) for name in COLUMNS)])
+    less = [["less base", *(COLUMNS[name] for name in NAMES)]]
+    for system, metrics in systems.items():
+        if system != "base":
+            less.append([system, *(_change(metrics[name]["less_base"]) for name in NAMES)])
+    return [*_aligned(rows), "", *_aligned(less)]
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Write rows with columns under one another."""
     widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
     return [
         "  ".join(
@@ -90,14 +94,49 @@ def table_lines(systems: dict[str, dict[str, Any]]) -> list[str]:
     ]
 
 
-def _chair_metrics(counts: dict[str, Counts], base: dict[str, Counts]) -> dict[str, Any]:
-    """Estimate the metrics of CHAIR, and their differences from the base."""
-    metrics: dict[str, Any] = {}
-    for name, (metric, scale) in CHAIR_NAMES.items():
-        estimate = ratio_of_sums(*counts[metric], scale=scale)
-        difference = paired_difference(counts[metric], base[metric], scale=scale)
-        metrics[name] = estimate.to_dict() | {"less_base": difference.to_dict()}
-    return metrics
+def _by_suite(folders: Sequence[Path]) -> dict[str, list[Scored]]:
+    """Read scored runs of one system, by benchmark."""
+    found: dict[str, list[Scored]] = defaultdict(list)
+    for folder in folders:
+        for scored in gather([folder]):
+            found[scored.suite].append(scored)
+    return found
+
+
+def _metrics(
+    runs: Mapping[str, Sequence[Scored]], base: Mapping[str, Sequence[Scored]]
+) -> dict[str, Any]:
+    """Estimate metrics, and their differences from the base."""
+    found: dict[str, Any] = {}
+    for suite in dict.fromkeys(suite for suite, _ in NAMES.values()):
+        items, before = _of_all_seeds(runs[suite]), _of_all_seeds(base[suite])
+        metrics = load_metrics(suite, {name for each in items for name in each.columns})
+        estimates = summarise(items, metrics)
+        changes = differences(before, items, metrics)
+        for name, (of, metric) in NAMES.items():
+            if of == suite:
+                per_seed = [_value(each, metric) for each in runs[suite]]
+                found[name] = estimates[metric].to_dict() | {
+                    "less_base": asdict(changes[metric]),
+                    "per_seed": per_seed,
+                }
+    found["per_seed"] = {name: found[name].pop("per_seed") for name in NAMES}
+    return found
+
+
+def _of_all_seeds(runs: Sequence[Scored]) -> list[ItemScore]:
+    """Take the items of several runs, each under a name of its own."""
+    return [
+        replace(item, item=f"{number}/{item.item}")
+        for number, run in enumerate(runs)
+        for item in run.items
+    ]
+
+
+def _value(run: Scored, metric: str) -> float | None:
+    """Take the value of one run."""
+    value = run.metrics[metric]["exact"]
+    return None if value is None else round(value, 2)
 
 
 def _accuracies(folders: Sequence[Path]) -> dict[str, dict[str, Any]]:
@@ -122,15 +161,19 @@ def _accuracies(folders: Sequence[Path]) -> dict[str, dict[str, Any]]:
     }
 
 
-def _value(counts: Counts, scale: float) -> float:
-    """The plain ratio of one run."""
-    return round(float(scale * counts[0].sum() / counts[1].sum()), 2)
-
-
 def _cell(name: str, metric: dict[str, Any] | None) -> str:
     """Write one estimate for the table."""
     if metric is None:
         return "-"
-    digits = 2 if name.endswith("accuracy") else 1
+    if metric["value"] is None:
+        return "undefined"
+    digits = 2 if COLUMNS[name].endswith(("response acc.", "image acc.")) else 1
     value, low, high = (f"{metric[key]:.{digits}f}" for key in ("value", "low", "high"))
     return f"{value} [{low}, {high}]"
+
+
+def _change(change: dict[str, Any]) -> str:
+    """Write one difference for the table."""
+    if change["value"] is None:
+        return "undefined"
+    return f"{change['value']:+.1f} [{change['low']:+.1f}, {change['high']:+.1f}]"
