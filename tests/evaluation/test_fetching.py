@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import re
+import sys
 import threading
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
@@ -100,6 +101,14 @@ def status(code: int, **headers: str) -> Answer:
     return answer
 
 
+class HTTPServer(ThreadingHTTPServer):
+    """Says nothing of clients that hang up."""
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
+
+
 class Server:
     """A server with its behaviours, what it was asked, and how long its client waited."""
 
@@ -119,7 +128,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     answers: dict[str, list[Answer]] = {}
     asked: list[tuple[str, str | None]] = []
     handler = type("Bound", (Handler,), {"answers": answers, "asked": asked})
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as httpd:
+    with HTTPServer(("127.0.0.1", 0), handler) as httpd:
         thread = threading.Thread(target=httpd.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         yield Server(f"http://127.0.0.1:{httpd.server_port}", answers, asked)
@@ -168,7 +177,7 @@ def test_fetched_checked_and_recorded(
     assert files_in(out) == {"in/a.bin", "SOURCES.json"}
     assert records(out) == {
         "in/a.bin": {
-            "url": "https://host.example/at/a.bin",
+            "url": f"{server.address}/at/a.bin",
             "sha256": sha256(BODY),
             "bytes": len(BODY),
             "checked": True,
@@ -187,6 +196,7 @@ def test_good_file_is_not_fetched_again(
     for _ in range(2):
         (kept,) = fetch("x", out, server.web)
         assert (kept.fetched, kept.checked) == (False, True)
+        assert records(out)["in/a.bin"]["url"] == "https://host.example/at/a.bin"
     assert not server.asked
 
 
@@ -319,7 +329,7 @@ def test_missing_file_says_how_to_place_it(
 ) -> None:
     put_source(monkeypatch, x=source(remote(), remote(b"b", "b.bin")))
     server.answers["/at/b.bin"] = [ranged(b"b")]
-    with pytest.raises(OSError, match=r"1 files are there, but not all:\n") as caught:
+    with pytest.raises(OSError, match=r"not all could be had \(1 files are there\):\n") as caught:
         fetch("x", out, server.web)
     said = str(caught.value)
     assert f"{server.address}/at/a.bin answers 404 Not Found." in said
@@ -544,7 +554,7 @@ def test_members_are_unpacked_and_no_more(
     assert (out / "sub/two.json").read_bytes() == b"[2]"
     assert [(each.fetched, each.checked) for each in kept] == [(True, True)] * 2
     assert records(out)["one.json"] == {
-        "url": "https://host.example/at/a.zip",
+        "url": f"{server.address}/at/a.zip",
         "member": "annotations/one.json",
         "archive_sha256": sha256(GOOD),
         "sha256": sha256(b"[1]"),
@@ -573,6 +583,8 @@ def test_members_put_there_by_hand_are_taken_unchecked(
     (out / "sub/two.json").write_bytes(b"[2]")
     for _ in range(2):
         assert not any(each.checked or each.fetched for each in fetch("x", out, server.web))
+        facts = {"sha256": sha256(b"[1]"), "bytes": 3, "checked": False}
+        assert records(out)["one.json"] == {"found": True} | facts
     assert not server.asked
 
 
@@ -664,6 +676,8 @@ def test_the_table_cannot_name_unsafe_sources() -> None:
         remote(sha256="abc")
     with pytest.raises(ValueError, match="must have a hash"):
         remote(None, members={"a": "b"})
+    with pytest.raises(ValueError, match="only JSON"):
+        remote(None, path="a.txt")
 
 
 @pytest.mark.parametrize(
@@ -763,7 +777,7 @@ def test_command_line(
     assert main(["data", "fetch", "RePOPE", "--out", str(out)]) == 0
     said = capsys.readouterr().out
     assert f"{out / 'coco/coco_repope_random.json'}  8 bytes  fetched, not checked" in said
-    assert "no hash of these files" in said
+    assert "there is no hash to check it by" in said
     assert "repope: licence MIT" in said
     assert "@article{neuhaus2025repope," in said
 
@@ -776,7 +790,7 @@ def test_command_line_says_what_is_missing(
     assert main(words) == 1
     said = capsys.readouterr()
     assert "answers 404" in said.err
-    assert "nothing could be had" in said.err
+    assert "(0 files are there)" in said.err
     assert f"--local-dir {out}" in said.out
     assert "@article{sun2023aligning," in said.out
 

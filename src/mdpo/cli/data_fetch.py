@@ -70,8 +70,8 @@ def fetch_data(values: argparse.Namespace) -> int:
             print(_line(each))
         if not all(each.checked for each in kept):
             print(
-                "Not checked: our table has no hash of these files. Theirs is now recorded in "
-                "SOURCES.json, and will be demanded from here on."
+                "What is not checked was taken as it came: there is no hash to check it by. Its "
+                "own is now recorded in SOURCES.json, and demanded from here on."
             )
     finally:
         # Also where a server failed: the rest may have to be got by hand.

@@ -64,8 +64,9 @@ def fetch(name: str, out: Path, web: Web) -> list[Kept]:
                 except (OSError, ValueError) as error:
                     failures.append(str(error))
     if failures:
-        there = f"{len(kept)} files are there, but not all:" if kept else "nothing could be had:"
-        raise OSError("\n".join([there, *failures]))
+        raise OSError(
+            "\n".join([f"not all could be had ({len(kept)} files are there):", *failures])
+        )
     return kept
 
 
@@ -114,29 +115,34 @@ class _Folder:
         missing = {path: target for path, target in targets.items() if not target.exists()}
         kept = []
         for path in targets.keys() - missing.keys():
-            sha256, checked = self._found(remote, path)
-            kept.append(self._record(remote, path, sha256, fetched=False, checked=checked))
+            self._records[path] = record = self._found(remote, path)
+            kept.append(Kept(targets[path], record["bytes"], False, record["checked"]))
         if missing:
             self._bring(remote, missing, web)
-        for path in missing:
-            sha256 = sha256_of(targets[path])
+        for path, target in missing.items():
             checked = remote.sha256 is not None
-            kept.append(self._record(remote, path, sha256, fetched=True, checked=checked))
+            origin = _origin(remote, path, str(web.address(remote.url)))
+            self._records[path] = record = origin | _facts(target, checked=checked)
+            kept.append(Kept(target, record["bytes"], True, checked))
         self._write_records()
         return sorted(kept, key=lambda each: each.path)
 
-    def _found(self, remote: Remote, path: str) -> tuple[str, bool]:
-        """Hash a file that is there, and refuse it if it is not the right one."""
+    def _found(self, remote: Remote, path: str) -> dict[str, Any]:
+        """Describe a file that is there, and refuse it if it is not the right one."""
         record = self._records.get(path)
         in_table = None if remote.members else remote.sha256
         wanted = in_table or (record and record["sha256"])
-        sha256 = sha256_of(self.root / path)
-        if wanted is not None and sha256 != wanted:
+        facts = _facts(self.root / path, checked=in_table is not None)
+        if wanted is not None and facts["sha256"] != wanted:
             raise ValueError(
-                f"{self.root / path} has the SHA-256 {sha256}, and should have {wanted}: it is "
-                "damaged or another version. It was left as it is; move it away and fetch again."
+                f"{self.root / path} has the SHA-256 {facts['sha256']}, and should have {wanted}: "
+                "it is damaged or another version. It was left as it is; move it away and fetch "
+                "again."
             )
-        return sha256, bool(in_table or (record and record["checked"]))
+        if record:
+            return record
+        # Of what lay there without a hash in the table nobody knows where it is from.
+        return (_origin(remote, path, remote.url) if in_table else {"found": True}) | facts
 
     def _bring(self, remote: Remote, missing: Mapping[str, Path], web: Web) -> None:
         """Put missing files in their places: from a file put there by hand, or a download."""
@@ -183,22 +189,6 @@ class _Folder:
             raise ValueError(f"{target} leads out of {self.root}, and is not written.")
         return target
 
-    def _record(
-        self, remote: Remote, path: str, sha256: str, *, fetched: bool, checked: bool
-    ) -> Kept:
-        """Note what is there."""
-        target = self.root / path
-        size = target.stat().st_size
-        members = {place: name for name, place in remote.members.items()}
-        self._records[path] = {
-            "url": remote.url,
-            **({"member": members[path], "archive_sha256": remote.sha256} if members else {}),
-            "sha256": sha256,
-            "bytes": size,
-            "checked": checked,
-        }
-        return Kept(target, size, fetched, checked)
-
     def _write_records(self) -> None:
         """Write the records, whole or not at all."""
         self._all[self.name] = {
@@ -210,6 +200,19 @@ class _Folder:
         written = json.dumps(self._all, indent=2, ensure_ascii=False)
         part.write_text(written + "\n", encoding="utf-8")
         part.replace(self._path)
+
+
+def _origin(remote: Remote, path: str, url: str) -> dict[str, Any]:
+    """Say where a file is from."""
+    for member, place in remote.members.items():
+        if place == path:
+            return {"url": url, "member": member, "archive_sha256": remote.sha256}
+    return {"url": url}
+
+
+def _facts(target: Path, *, checked: bool) -> dict[str, Any]:
+    """Say what a file is."""
+    return {"sha256": sha256_of(target), "bytes": target.stat().st_size, "checked": checked}
 
 
 @contextmanager
@@ -239,6 +242,4 @@ def _read_records(path: Path) -> dict[str, Any]:
 def _looks_right(path: Path) -> bool:
     """Tell a JSON file from a page of a web site, or from a pointer of Git LFS."""
     with path.open("rb") as file:
-        return path.name.removesuffix(".part").endswith((".json", ".jsonl")) and file.read(
-            64
-        ).lstrip()[:1] in (b"{", b"[")
+        return file.read(64).lstrip()[:1] in (b"{", b"[")

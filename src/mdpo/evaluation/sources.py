@@ -44,6 +44,8 @@ class Remote:
             raise ValueError(f"{self.url}: an archive must have a hash.")
         if self.sha256 is not None and not re.fullmatch("[0-9a-f]{64}", self.sha256):
             raise ValueError(f"{self.url}: {self.sha256!r} is not a SHA-256 in hexadecimal.")
+        if self.sha256 is None and not self.path.endswith((".json", ".jsonl")):
+            raise ValueError(f"{self.url}: only JSON files may be without a hash.")
         for path in (self.path, *self.members.values()):
             if not PLAIN.fullmatch(path):
                 raise ValueError(f"{self.url}: {path!r} must be a plain path below a folder.")
