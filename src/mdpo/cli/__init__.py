@@ -19,6 +19,7 @@ VERBS: dict[str, str] = {
     "rewards": "score preference pairs by response and by image with a trained model",
     "generate": "let a model answer the prompts of a benchmark",
     "score": "score answers of a benchmark",
+    "report": "compare scored runs: tables, differences, a page with the answers",
     "playground": "write the tiny model and the made data that the demo uses",
     "demo": "train the playground's model by DPO and by mDPO, and compare",
 }

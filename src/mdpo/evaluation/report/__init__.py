@@ -1,0 +1,1 @@
+"""Reports: systems side by side, as text, as one HTML page, and for machines."""

@@ -1,0 +1,80 @@
+"""Small copies of images, to be kept inside a page."""
+
+import base64
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image
+
+from mdpo.data.images import ImageError, open_image
+
+SIDE = 320
+"""Longest side of a copy, in pixels."""
+
+QUALITY = 80
+ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp")
+
+
+class Pictures:
+    """Images that are in a page, each once.
+
+    Attributes:
+        urls: Copies as data URLs.
+        missing: Names that were asked for and not found, or not readable.
+    """
+
+    def __init__(self, root: Path | None) -> None:
+        """Look at what is there.
+
+        Args:
+            root: Folder of images; None takes none.
+        """
+        self.urls: list[str] = []
+        self.missing: set[str] = set()
+        self._root = root
+        self._places: dict[str, int | None] = {}
+        self._files: dict[str, Path | None] = {}
+        for path in sorted(root.rglob("*")) if root is not None else ():
+            if path.suffix.lower() in ENDINGS:
+                for name in (path.name, path.stem):
+                    # A name that two files have is nobody's.
+                    self._files[name] = None if name in self._files else path
+
+    def take(self, names: Sequence[str]) -> list[int]:
+        """Copy images into the page.
+
+        Args:
+            names: Paths below the folder, names of files in it, or such names without ending.
+
+        Returns:
+            Places in ``urls`` of those that were found.
+        """
+        if self._root is None:
+            return []
+        for name in names:
+            if name not in self._places:
+                self._places[name] = self._copy(name, self._root)
+        return [place for name in names if (place := self._places[name]) is not None]
+
+    def _copy(self, name: str, root: Path) -> int | None:
+        """Copy one image, if there is one of this name that can be read."""
+        found = self._files.get(Path(name).name) or self._files.get(name)
+        for source in (name, found and found.relative_to(root)):
+            if source is None:
+                continue
+            try:
+                self.urls.append(_as_url(open_image(source, root=root)))
+            except ImageError:
+                continue
+            return len(self.urls) - 1
+        self.missing.add(name)
+        return None
+
+
+def _as_url(image: Image.Image) -> str:
+    """Write a small copy as a data URL."""
+    image.thumbnail((SIDE, SIDE))
+    buffer = io.BytesIO()
+    image.save(buffer, format="JPEG", quality=QUALITY)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
