@@ -111,10 +111,12 @@ class Finding:
         """
         notes = [f"Language by {backend}." for backend in self.backends() if _vague(backend)]
         for system, run in self.runs.items():
-            judge = run.about.get("judge") or {}
-            if judge.get("comparable") is False:
-                why = f" ({judge['why']})" if judge.get("why") else ""
-                notes.append(f"{system}: the judge is not one of published numbers{why}.")
+            if _own_judge(run):
+                why = run.about["judge"].get("why")
+                notes.append(
+                    f"{system}: not comparable with published numbers, which are of another judge"
+                    + (f" ({why})." if why else ".")
+                )
             if run.about.get("mode", "official") != "official":
                 notes.append(f"{system}: {run.about['mode']}.")
         if undefined := self.undefined():
@@ -142,10 +144,12 @@ class Finding:
         """Name the benchmark for headings of tables.
 
         Returns:
-            Its name, marked if its numbers are approximate.
+            Its name, marked if its numbers are approximate or of another judge than published.
         """
-        vague = any(map(_vague, self.backends()))
-        return f"{self.suite} (approximate)" if vague else self.suite
+        marks = ["approximate"] if any(map(_vague, self.backends())) else []
+        if any(_own_judge(run) for run in self.runs.values()):
+            marks.append("own judge")
+        return f"{self.suite} ({', '.join(marks)})" if marks else self.suite
 
 
 def findings(scored: Sequence[Scored], baseline: str | None = None) -> list[Finding]:
@@ -256,3 +260,8 @@ def _length(run: Scored) -> float | None:
 def _vague(backend: str) -> bool:
     """Tell a backend that is not that of the official scorer."""
     return "approximate" in backend
+
+
+def _own_judge(run: Scored) -> bool:
+    """Tell a judge that published numbers are not of."""
+    return (run.about.get("judge") or {}).get("comparable") is False

@@ -108,8 +108,10 @@ def difference_text(difference: Difference | None, digits: int) -> tuple[str, st
     """
     if difference is None or difference.value is None:
         return "-", ""
-    ends = f"[{difference.low:+.{digits}f}, {difference.high:+.{digits}f}]"
-    return f"{difference.value:+.{digits}f}", ends
+    value, low, high = (
+        _signed(each, digits) for each in (difference.value, difference.low, difference.high)
+    )
+    return value, f"[{low}, {high}]"
 
 
 def p_text(p: float | None) -> str:
@@ -263,3 +265,9 @@ def _differences(finding: Finding) -> list[str]:
 def _cell(text: str) -> str:
     """Keep a text in its cell."""
     return " ".join(text.replace("|", "\\|").split())
+
+
+def _signed(value: float | None, digits: int) -> str:
+    """Write a number with its sign; what is shown as 0 has none."""
+    text = "-" if value is None else f"{value:+.{digits}f}"
+    return text.lstrip("+-") if value is not None and float(text) == 0 else text

@@ -203,6 +203,8 @@ class AmberSuite:
             for column, made in halves:
                 if any(name.endswith(column) for name in columns):
                     metrics += made(rule, None)
+        if {"CHAIR", "F1"} <= {each.name for each in metrics}:
+            metrics.append(Metric("AMBER", "higher", _amber, _official_amber))
         return metrics
 
     def _description(self, item: str, image: str, response: str) -> ItemScore:
