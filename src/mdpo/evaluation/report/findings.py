@@ -109,7 +109,7 @@ class Finding:
         Returns:
             Sentences.
         """
-        notes = [f"Language by {backend}." for backend in self.backends() if _vague(backend)]
+        notes = [f"Language backend: {backend}." for backend in self.backends() if _vague(backend)]
         for system, run in self.runs.items():
             if _own_judge(run):
                 why = run.about["judge"].get("why")

@@ -34,9 +34,12 @@ class Pictures:
         self.missing: set[str] = set()
         self._root = root
         self._places: dict[str, int | None] = {}
+        self._copies: dict[Path, int] = {}
+        self._paths: set[Path] = set()
         self._files: dict[str, Path | None] = {}
         for path in sorted(root.rglob("*")) if root is not None else ():
             if path.suffix.lower() in ENDINGS:
+                self._paths.add(path)
                 for name in (path.name, path.stem):
                     # A name that two files have is nobody's.
                     self._files[name] = None if name in self._files else path
@@ -59,17 +62,24 @@ class Pictures:
 
     def _copy(self, name: str, root: Path) -> int | None:
         """Copy one image, if there is one of this name that can be read."""
-        found = self._files.get(Path(name).name) or self._files.get(name)
-        for source in (name, found and found.relative_to(root)):
-            if source is None:
-                continue
+        path = self._find(name, root)
+        if path is not None and path not in self._copies:
             try:
-                self.urls.append(_as_url(open_image(source, root=root)))
+                self.urls.append(_as_url(open_image(path.relative_to(root), root=root)))
             except ImageError:
-                continue
-            return len(self.urls) - 1
-        self.missing.add(name)
-        return None
+                path = None
+            else:
+                self._copies[path] = len(self.urls) - 1
+        if path is None:
+            self.missing.add(name)
+            return None
+        return self._copies[path]
+
+    def _find(self, name: str, root: Path) -> Path | None:
+        """Find an image: at its path, or else by the name of its file anywhere."""
+        if (root / name) in self._paths:
+            return root / name
+        return self._files.get(Path(name).name)
 
 
 def _as_url(image: Image.Image) -> str:
