@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from benchmark_data import DATA, expected, needs_data
 
+from mdpo.evaluation.results import score_responses
 from mdpo.evaluation.suite import score_all, summarise, total
 from mdpo.evaluation.suites.pope import PopeSuite, official_answer, robust_answer
 
@@ -155,11 +156,34 @@ def test_a_folder_holds_one_file_per_split(suite: PopeSuite, tmp_path: Path):
     assert suite.read(tmp_path / "run") == {"coco/popular/1": "p", "coco/random/1": "r"}
 
 
-def test_a_run_is_read_from_its_records(suite: PopeSuite, tmp_path: Path):
-    record = {"item_id": "coco/popular/2", "image": "a.jpg", "text": "Is it?", "caption": "no"}
-    write(tmp_path / "run/generations.jsonl", [record])
-    write(tmp_path / "run/items.jsonl", [{"item": 1}])
-    assert suite.read(tmp_path / "run") == {"coco/popular/2": "no"}
+def test_records_of_a_run_are_known_by_their_item(suite: PopeSuite, tmp_path: Path):
+    record = {"item": "coco/popular/2", "prompt": "Is it?", "response": "no"}
+    file = write(tmp_path / "run/generations.jsonl", [record])
+    assert suite.read(file) == {"coco/popular/2": "no"}
+
+
+def test_questions_are_asked_as_they_stand_and_answers_go_out_by_split(
+    suite: PopeSuite, tmp_path: Path
+):
+    prompts = {each.item: each for each in suite.prompts()}
+    assert list(prompts) == list(suite.items)
+    asked = prompts["coco/popular/2"]
+    question = suite.questions["coco/popular/2"]
+    assert (list(asked.images), asked.text) == ([question.image], question.text)
+    responses = {"coco/random/1": "yes", "coco/popular/2": "no"}
+    files = suite.export(responses, tmp_path / "out")
+    assert [file.name for file in files] == [
+        "coco_pope_random_answers.json",
+        "coco_pope_popular_answers.json",
+    ]
+    assert suite.read(tmp_path / "out") == responses
+
+
+def test_metrics_of_a_split_count_its_items(suite: PopeSuite):
+    results = score_responses(suite, {"coco/random/1": "yes", "coco/popular/2": "no"})
+    assert results.scored["accuracy"] == 2
+    assert results.scored["random/accuracy"] == 1
+    assert results.unscored["random/accuracy"] == len(suite.items) / 2 - 1
 
 
 def test_rows_of_mixed_splits_state_their_category(suite: PopeSuite, tmp_path: Path):

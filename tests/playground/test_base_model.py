@@ -1,5 +1,6 @@
 """The committed base model sees well and hallucinates from co-occurrence."""
 
+import json
 from importlib.resources import files
 from pathlib import Path
 
@@ -8,8 +9,13 @@ import pytest
 import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from mdpo.evaluation.chair import ChairData, summarise
-from mdpo.evaluation.generation import answer
+from mdpo.evaluation.generation.decoding import Decoding
+from mdpo.evaluation.generation.images import ImageFolder
+from mdpo.evaluation.generation.local import LocalModel
+from mdpo.evaluation.generation.run import Answer
+from mdpo.evaluation.results import score_responses
+from mdpo.evaluation.suite import Prompt
+from mdpo.evaluation.suites.chair import ChairSuite
 from mdpo.playground.files import write_chair
 from mdpo.playground.language import presence_question
 from mdpo.playground.world import CATEGORIES
@@ -27,14 +33,20 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def ask_model(scenes: Path, questions: dict[str, str]) -> dict[str, str]:
     model = AutoModelForImageTextToText.from_pretrained(MODEL).eval()
     processor = AutoProcessor.from_pretrained(MODEL)
-    texts = answer(
-        model,
-        processor,
-        [(f"images/{image_id}.png", text) for image_id, text in questions.items()],
-        image_root=scenes,
-        max_new_tokens=64,
-    )
-    return dict(zip(questions, (text for text, _ in texts), strict=True))
+    local = LocalModel(model, processor, ImageFolder(scenes), Decoding(max_new_tokens=64))
+    prompts = [
+        Prompt(image_id, [f"images/{image_id}.png"], text) for image_id, text in questions.items()
+    ]
+    answers = local.answer(prompts)
+    return {
+        image_id: answer.text
+        for image_id, answer in zip(questions, answers, strict=True)
+        if isinstance(answer, Answer)
+    }
+
+
+def truth_of(scenes: Path) -> dict[str, list[str]]:
+    return json.loads((scenes / "ground_truth.json").read_text())
 
 
 def test_it_is_small_and_whole() -> None:
@@ -46,9 +58,9 @@ def test_it_is_small_and_whole() -> None:
 
 def test_it_sees(scenes: Path) -> None:
     """Asked whether a thing is there, it is nearly always right: absent partners included."""
-    data, generator = ChairData.load(scenes), np.random.default_rng(0)
+    generator = np.random.default_rng(0)
     questions, truths = {}, {}
-    for image_id, present in data.truth.items():
+    for image_id, present in truth_of(scenes).items():
         wanted = bool(generator.random() < 0.5)
         names = sorted(present) if wanted else [c for c in CATEGORIES if c not in present]
         questions[image_id] = presence_question(str(generator.choice(names)))
@@ -58,10 +70,8 @@ def test_it_sees(scenes: Path) -> None:
 
 
 def test_it_names_what_usually_comes_along(scenes: Path) -> None:
-    data = ChairData.load(scenes)
-    answers = ask_model(scenes, dict.fromkeys(data.truth, "Describe the picture."))
-    summary = summarise([data.score(key, text) for key, text in answers.items()])
-    assert summary["CHAIRs"].value is not None
-    assert summary["CHAIRs"].value > 30
-    assert summary["Recall"].value is not None
-    assert summary["Recall"].value > 85
+    suite = ChairSuite.load(scenes)
+    answers = ask_model(scenes, dict.fromkeys(truth_of(scenes), "Describe the picture."))
+    estimates = score_responses(suite, answers).estimates
+    assert (estimates["CHAIRs"].value or 0) > 30
+    assert (estimates["Recall"].value or 0) > 85

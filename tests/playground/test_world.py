@@ -9,8 +9,8 @@ import pytest
 from mdpo.data.reading import Rows
 from mdpo.data.report import check_rows
 from mdpo.data.sources import load_raw
-from mdpo.evaluation.chair import ChairData
 from mdpo.evaluation.results import load_suite
+from mdpo.evaluation.suites.chair import ChairSuite
 from mdpo.playground.drawing import IMAGE_SIZE, draw_picture
 from mdpo.playground.files import write_chair, write_pairs, write_pope
 from mdpo.playground.language import (
@@ -128,15 +128,15 @@ def test_chosen_is_true_and_rejected_is_not(tmp_path: Path) -> None:
     pairs = [draw_pair(np.random.default_rng([5, k])) for k in range(200)]
     truth = {str(k): sorted(pair.scene.categories) for k, pair in enumerate(pairs)}
     (tmp_path / "ground_truth.json").write_text(json.dumps(truth))
-    data = ChairData.load(tmp_path)
+    suite = ChairSuite.load(tmp_path)
     wrong = 0
     for k, pair in enumerate(pairs):
-        chosen, rejected = data.score(str(k), pair.chosen), data.score(str(k), pair.rejected)
-        assert not chosen.hallucinated
-        assert chosen.num_named == chosen.num_true
-        incomplete = rejected.num_named < rejected.num_true
-        assert rejected.hallucinated or incomplete
-        wrong += bool(rejected.hallucinated)
+        chosen = suite.score(str(k), pair.chosen).columns
+        rejected = suite.score(str(k), pair.rejected).columns
+        assert not chosen["hallucinated"]
+        assert chosen["found"] == chosen["objects"]
+        assert rejected["hallucinated"] or rejected["found"] < rejected["objects"]
+        wrong += bool(rejected["hallucinated"])
     assert wrong > 100
 
 
@@ -160,11 +160,12 @@ def test_splits_share_no_picture(tmp_path: Path) -> None:
 
 def test_written_scenes_are_chair_data(tmp_path: Path) -> None:
     write_chair(tmp_path, 4, seed=0)
-    data = ChairData.load(tmp_path)
-    prompts = [json.loads(line) for line in (tmp_path / "prompts.jsonl").read_text().splitlines()]
-    assert [row["image_id"] for row in prompts] == sorted(data.truth)
-    assert all((tmp_path / row["image"]).exists() for row in prompts)
-    assert data.mentions("a red mug")[0].object == "cup"
+    suite = ChairSuite.load(tmp_path)
+    assert list(suite.items) == ["00001", "00002", "00003", "00004"]
+    assert all((tmp_path / str(prompt.images[0])).exists() for prompt in suite.prompts())
+    assert suite.official.mentions("a red mug")[0].object == "cup"
+    singular = {word for each in CATEGORIES for word, *_ in suite.official.words(f"two {each}s")}
+    assert set(CATEGORIES) <= singular
 
 
 def test_questions_ask_for_what_is_there_and_what_is_not() -> None:

@@ -88,26 +88,32 @@ def read_run(folder: Path) -> Run:
     )
 
 
-def claim(path: Path, settings: Mapping[str, Any]) -> None:
+def claim(
+    path: Path, settings: Mapping[str, Any], *, about: Mapping[str, Any] | None = None
+) -> None:
     """Write down what the records of a run depend on, or check that it is the same.
 
     Args:
         path: ``generation.json`` or ``judge.json`` of the run.
         settings: What the records depend on.
+        about: What is written down too and may differ from time to time, such as folders.
 
     Raises:
         ValueError: If the run was made with other settings.
     """
-    if not path.exists():
-        write_whole(path, json.dumps(settings, indent=2, ensure_ascii=False) + "\n")
-        return
-    before = json.loads(path.read_text(encoding="utf-8"))
-    for key in before | dict(settings):
-        if before.get(key) != settings.get(key):
-            raise ValueError(
-                f"{path.parent} holds records made with `{key}` {before.get(key)!r}, now "
-                f"{settings.get(key)!r}. Take another folder."
-            )
+    loose = dict(about or {})
+    if path.exists():
+        before = json.loads(path.read_text(encoding="utf-8"))
+        for key in before | dict(settings):
+            if key in loose or (key not in settings and key in before.get("may_differ", ())):
+                continue
+            if key != "may_differ" and before.get(key) != settings.get(key):
+                raise ValueError(
+                    f"{path.parent} holds records made with `{key}` {before.get(key)!r}, now "
+                    f"{settings.get(key)!r}. Take another folder."
+                )
+    written = {**settings, **loose, **({"may_differ": sorted(loose)} if loose else {})}
+    write_whole(path, json.dumps(written, indent=2, ensure_ascii=False) + "\n")
 
 
 def write_whole(path: Path, text: str) -> None:

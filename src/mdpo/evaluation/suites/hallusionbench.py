@@ -129,8 +129,8 @@ class HallusionBenchSuite:
         for file in response_files(path):
             for number, row in enumerate(read_rows(file), start=1):
                 place = f"{file}:{number}"
-                keys = [value_of(row, [key], place) for key in KEYS] if "item_id" not in row else []
-                item = "_".join(keys) or str(row["item_id"])
+                keys = [value_of(row, [key], place) for key in KEYS] if "item" not in row else []
+                item = "_".join(keys) or str(row["item"])
                 answers.append((place, item, value_of(row, self.fields, place)))
         return by_item(answers, self.rows)
 

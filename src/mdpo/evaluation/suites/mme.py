@@ -18,6 +18,7 @@ from mdpo.evaluation.suite import (
     Array,
     ItemScore,
     Metric,
+    Prompt,
     Sums,
     added,
     constant_answers,
@@ -176,6 +177,42 @@ class MMESuite:
             count("disagreements"),
             count("unscored"),
         ]
+
+    def prompts(self) -> Sequence[Prompt]:
+        """List what a model is asked.
+
+        Returns:
+            The questions as they stand, which end in a request for yes or no. Images are named
+            with their category, ``existence/000000006040.jpg``.
+        """
+        return [
+            Prompt(item, [f"{each.category}/{each.image}"], each.text)
+            for item, each in self.questions.items()
+        ]
+
+    def export(self, responses: Mapping[str, str], out: Path) -> Sequence[Path]:
+        """Write the files that the official tool reads, one per category.
+
+        Args:
+            responses: By item id; line breaks and tabs become blanks.
+            out: Folder.
+
+        Returns:
+            Files.
+        """
+        out.mkdir(parents=True, exist_ok=True)
+        files = []
+        for category in CATEGORIES:
+            lines = [
+                f"{each.image}\t{each.text}\t{self.labels[item].capitalize()}\t"
+                f"{' '.join(responses[item].split())}\n"
+                for item, each in self.questions.items()
+                if each.category == category and item in responses
+            ]
+            if lines:
+                files.append(out / f"{category}.txt")
+                files[-1].write_text("".join(lines), encoding="utf-8")
+        return files
 
     def groups(self, scored: Sequence[ItemScore]) -> list[ItemScore]:
         """Score images by both of their questions.

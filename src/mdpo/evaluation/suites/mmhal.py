@@ -145,7 +145,7 @@ class MMHalSuite:
                         f"{place}: has `model_answer` but no judge's reply. MMHal-Bench scores "
                         f"replies of a judge: add one of {', '.join(REPLIES)} to each row."
                     )
-                item = value_of(row, ["image_id", "item_id"], place)
+                item = value_of(row, ["image_id", "item"], place)
                 answers.append((place, item, value_of(row, REPLIES, place)))
         return by_item(answers, self.rows)
 

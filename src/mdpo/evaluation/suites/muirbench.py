@@ -10,15 +10,18 @@ than five words, the text of an option; the last one found counts. Where they dr
 random because none is found, it leaves the answer unscored.
 """
 
+import json
 import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-from mdpo.evaluation.suite import ItemScore, Metric, constant_answers, count, share
+from mdpo.evaluation.suite import ItemScore, Metric, Prompt, constant_answers, count, share
 from mdpo.evaluation.suites.rows import Row, by_item, read_rows, response_files, value_of
 
 FILES = ("muirbench.jsonl", "muirbench.json")
 ANSWERS = ("response", "pred", "prediction", "model_answer", "caption", "text")
+EXPORT = "muirbench_responses.jsonl"
+REQUEST = "Answer with the option's letter from the given choices directly."
 LETTER = re.compile(r"\s*([A-Z])\.")
 LEADING = re.compile(r"\s*\**([A-Z])[.:)]")
 
@@ -117,7 +120,7 @@ class MuirBenchSuite:
         for file in response_files(path):
             for number, row in enumerate(read_rows(file), start=1):
                 place = f"{file}:{number}"
-                item = value_of(row, ["idx", "item_id"], place)
+                item = value_of(row, ["idx", "item"], place)
                 answers.append((place, item, value_of(row, ANSWERS, place)))
         return by_item(answers, self.rows)
 
@@ -162,6 +165,45 @@ class MuirBenchSuite:
         ending = " asked"
         tasks = {name.removesuffix(ending) for name in columns if name.endswith(ending)}
         return _metrics(sorted(each for each in tasks if not each.startswith("robust/")))
+
+    def prompts(self) -> Sequence[Prompt]:
+        """List what a model is asked, as lmms-eval asks it.
+
+        Returns:
+            Questions with lettered options; ``<image>`` marks images where the data does.
+
+        Raises:
+            ValueError: If a row does not name its images.
+        """
+        prompts = []
+        for item, row in self.rows.items():
+            images = row.get("images", row.get("image_list"))
+            if not isinstance(images, list) or not all(isinstance(each, str) for each in images):
+                raise ValueError(
+                    f"{self.data_files[0]}: item {item!r} must name its images, `images`: a list "
+                    f"of files below the folder of images, got {images!r}."
+                )
+            letters = [chr(ord("A") + k) for k in range(len(row["options"]))]
+            options = [f"{a}. {text}" for a, text in zip(letters, row["options"], strict=True)]
+            text = "\n".join([str(row["question"]), *options, REQUEST])
+            prompts.append(Prompt(item, images, text))
+        return prompts
+
+    def export(self, responses: Mapping[str, str], out: Path) -> Sequence[Path]:
+        """Write JSON lines with ``idx`` and ``response``.
+
+        Args:
+            responses: By item id.
+            out: Folder.
+
+        Returns:
+            The file.
+        """
+        out.mkdir(parents=True, exist_ok=True)
+        rows = [{"idx": item, "response": text} for item, text in responses.items()]
+        lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
+        (out / EXPORT).write_text("".join(lines), encoding="utf-8")
+        return [out / EXPORT]
 
     def baselines(self) -> Mapping[str, Mapping[str, float]]:
         """Score constant answers.

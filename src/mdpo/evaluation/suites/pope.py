@@ -11,12 +11,14 @@ RePOPE (Neuhaus and Hein 2025, arXiv:2504.15707) relabels the COCO questions and
 ones. Where its files lie beside those of POPE, the same answers are scored with its labels too.
 """
 
+import json
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from mdpo.evaluation.suite import ItemScore, Metric, constant_answers, count
+from mdpo.evaluation.suite import ItemScore, Metric, Prompt, constant_answers, count
 from mdpo.evaluation.suites.rows import Row, by_item, read_rows, response_files, value_of
 from mdpo.evaluation.suites.yes_no import confusion_metrics, outcome, read_yes_no, words_of
 
@@ -220,6 +222,44 @@ class PopeSuite:
             sorted(splits, key=_place), relabelled=any(parts[0] == "repope" for parts in named)
         )
 
+    def prompts(self) -> Sequence[Prompt]:
+        """List what a model is asked: the questions as they stand.
+
+        Returns:
+            One prompt per question; images are named as in the questions.
+        """
+        return [Prompt(item, [each.image], each.text) for item, each in self.questions.items()]
+
+    def export(self, responses: Mapping[str, str], out: Path) -> Sequence[Path]:
+        """Write JSON lines with ``question`` and ``answer``, a file per split.
+
+        Args:
+            responses: By item id.
+            out: Folder.
+
+        Returns:
+            Files such as ``coco_pope_random_answers.json``.
+        """
+        out.mkdir(parents=True, exist_ok=True)
+        files = []
+        for split in self.splits:
+            rows = [
+                {
+                    "question_id": int(each.number) if each.number.isdecimal() else each.number,
+                    "image": each.image,
+                    "question": each.text,
+                    "answer": responses[item],
+                }
+                for item, each in self.questions.items()
+                if each.split == split and item in responses
+            ]
+            if rows:
+                dataset, name = split.split("/")
+                files.append(out / f"{dataset}_pope_{name}_answers.json")
+                lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
+                files[-1].write_text("".join(lines), encoding="utf-8")
+        return files
+
     def baselines(self) -> Mapping[str, Mapping[str, float]]:
         """Score constant answers.
 
@@ -264,7 +304,7 @@ class PopeSuite:
         items = []
         for row in rows:
             known = [f"{split}/{row.get('question_id')}" for split in self.splits]
-            known += [str(row.get("item_id"))]
+            known += [str(row.get("item"))]
             fitting = [i for i in known if i in self.questions and self.questions[i].agrees(row)]
             if len(fitting) != 1:
                 return []
@@ -280,8 +320,15 @@ def _metrics(splits: Sequence[str], *, relabelled: bool) -> list[Metric]:
         metrics += confusion_metrics(rule, [f"{rule}{split}/" for split in splits])
         for split in splits if len(splits) > 1 else ():
             named = split if len(datasets) > 1 else split.split("/")[1]
-            metrics += confusion_metrics(f"{rule}{named}/", [f"{rule}{split}/"])
+            metrics += confusion_metrics(
+                f"{rule}{named}/", [f"{rule}{split}/"], partial(_of_split, split)
+            )
     return [*metrics, count("disagreements"), count("unscored")]
+
+
+def _of_split(split: str, item: str) -> bool:
+    """Tell the items of a split."""
+    return item.startswith(f"{split}/")
 
 
 def _place(split: str) -> tuple[str, int]:

@@ -5,8 +5,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mdpo.evaluation.generation_records import RECORDS
-
 Row = Mapping[str, Any]
 
 
@@ -54,7 +52,7 @@ def response_files(path: Path, endings: Sequence[str] = (".json", ".jsonl")) -> 
     """List the files that hold responses.
 
     Args:
-        path: A file, a folder of files, or a run's folder.
+        path: A file, or a folder of files.
         endings: Of the files that count in a folder.
 
     Returns:
@@ -65,8 +63,6 @@ def response_files(path: Path, endings: Sequence[str] = (".json", ".jsonl")) -> 
     """
     if path.is_file():
         return [path]
-    if (path / RECORDS).is_file():
-        return [path / RECORDS]
     files = sorted(each for each in path.glob("*") if each.suffix in endings)
     if not files:
         raise FileNotFoundError(f"{path} must be a file of responses, or a folder of such files.")

@@ -58,12 +58,15 @@ def outcome(answer: str, label: str) -> str:
     return ("t" if answer == label else "f") + ("p" if answer == "yes" else "n")
 
 
-def confusion_metrics(prefix: str, splits: Sequence[str]) -> list[Metric]:
+def confusion_metrics(
+    prefix: str, splits: Sequence[str], within: Callable[[str], bool] | None = None
+) -> list[Metric]:
     """Make accuracy, precision, recall, F1 and the share of yes, of several splits together.
 
     Args:
         prefix: Of the names of metrics, for example ``random/``.
         splits: Prefixes of the columns ``tp``, ``fp``, ``tn`` and ``fn``.
+        within: Tells the items of these splits; None if they are all.
 
     Returns:
         Metrics in percent; nan where a ratio divides by 0.
@@ -74,9 +77,9 @@ def confusion_metrics(prefix: str, splits: Sequence[str]) -> list[Metric]:
         return lambda sums: 100 * ratio(added(sums, over), added(sums, under))
 
     return [
-        Metric(f"{prefix}accuracy", "higher", rate("tp tn", "tp fp tn fn")),
-        Metric(f"{prefix}precision", "higher", rate("tp", "tp fp")),
-        Metric(f"{prefix}recall", "higher", rate("tp", "tp fn")),
-        Metric(f"{prefix}f1", "higher", rate("tp tp", "tp tp fp fn")),
-        Metric(f"{prefix}yes_ratio", None, rate("tp fp", "tp fp tn fn")),
+        Metric(f"{prefix}accuracy", "higher", rate("tp tn", "tp fp tn fn"), within=within),
+        Metric(f"{prefix}precision", "higher", rate("tp", "tp fp"), within=within),
+        Metric(f"{prefix}recall", "higher", rate("tp", "tp fn"), within=within),
+        Metric(f"{prefix}f1", "higher", rate("tp tp", "tp tp fp fn"), within=within),
+        Metric(f"{prefix}yes_ratio", None, rate("tp fp", "tp fp tn fn"), within=within),
     ]

@@ -1,0 +1,1 @@
+"""Let a model answer the prompts of a benchmark, here or behind an endpoint."""
