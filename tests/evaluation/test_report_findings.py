@@ -10,11 +10,12 @@ from made_runs import change, make_data, make_run
 from PIL import Image
 
 from mdpo.cli import main
+from mdpo.evaluation.comparison import Difference
 from mdpo.evaluation.published import PUBLISHED
 from mdpo.evaluation.report.browsing import ABSENT, PLAIN, THERE, browsable, pieces
 from mdpo.evaluation.report.findings import findings, to_json
 from mdpo.evaluation.report.gather import gather
-from mdpo.evaluation.report.markdown import aligned, as_markdown, p_text
+from mdpo.evaluation.report.markdown import aligned, as_markdown, difference_text, p_text
 from mdpo.evaluation.report.page import _Scale
 from mdpo.evaluation.report.pictures import Pictures
 
@@ -23,8 +24,8 @@ from mdpo.evaluation.report.pictures import Pictures
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("made")
     make_data(folder / "data")
-    for system in ("base", "mdpo"):
-        make_run(folder / "data", folder / "runs", system)
+    make_run(folder / "data", folder / "runs", "base")
+    make_run(folder / "data", folder / "runs", "mdpo")
     return folder
 
 
@@ -217,6 +218,49 @@ def test_published_tables_are_marked(made: Path):
     assert len(headings) == len(PUBLISHED)
     assert all(line.endswith("(published)") for line in headings)
     assert "| Bunny-v1.0-3B + mDPO " in text
+
+
+def test_floors_of_each_system_stand_side_by_side(made: Path):
+    chair, pope = findings(gather(systems(made / "runs")))
+    assert pope.floors("accuracy") == {"always yes": [50.0], "always no": [50.0]}
+    (shuffled,) = chair.floors("Recall").values()
+    assert len(shuffled) == 2
+    assert f"shuffled images {shuffled[0]:.1f}/{shuffled[1]:.1f}" in as_markdown([chair], [])
+
+
+def test_ratings_have_two_decimals_and_other_numbers_one(made: Path):
+    make_run(made / "data", made / "judged", "base", ("mmhal",))
+    (mmhal,) = findings(gather([made / "judged/base/mmhal"]))
+    assert [mmhal.digits(name) for name in ("score", "robust/score", "other")] == [2, 2, 2]
+    assert mmhal.digits("robust/hallucination_rate") == 1
+    assert [mmhal.headline(name) for name in ("score", "attribute", "robust/score")] == [
+        True,
+        False,
+        False,
+    ]
+    items, _ = browsable(mmhal, Pictures(None), 10)
+    answers = [each["answers"]["base"] for each in items]
+    assert [each["hallucinated"] for each in answers] == [k % 7 < 3 for k in range(8)]
+    assert answers[2]["verdict"] == "rated 2 of 6, hallucinated"
+
+
+def test_separators_inside_answers_are_no_line_ends(runs: Path):
+    path = runs / "base/pope/items.jsonl"
+    text = path.read_text(encoding="utf-8").replace('"No."', '"No\u2028."')
+    path.write_text(text, encoding="utf-8")
+    assert len(gather([runs / "base"])[1].items) == 6
+
+
+def test_images_of_items_without_records_are_named_by_their_cluster(made: Path):
+    _, pope = findings(gather(systems(made / "runs")))
+    items, _ = browsable(pope, Pictures(made / "data/images"), 10)
+    assert [each["images"] for each in items] == [[0], [0], [1], [1], [2], [2]]
+
+
+def test_what_is_shown_as_zero_has_no_sign():
+    assert difference_text(Difference(-0.01, -0.04, 0.06, 0.5), 1) == ("0.0", "[0.0, +0.1]")
+    assert difference_text(Difference(2, -1, 5, 0.5), 2) == ("+2.00", "[-1.00, +5.00]")
+    assert difference_text(None, 1) == ("-", "")
 
 
 def test_cells_cannot_end_their_table():
