@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from mdpo.evaluation.answers import answers_of_file, answers_of_run
+from mdpo.evaluation.judging.wording import Wording
 from mdpo.evaluation.results import SHUFFLED, Answers, score_responses, table, to_json
 from mdpo.evaluation.suite import (
     ItemScore,
@@ -66,6 +67,11 @@ class Naming:
 
 class Judging(Naming):
     """The same, scored by replies."""
+
+    wording = Wording("{}", "made", official=False)
+
+    def read_answers(self, path: Path) -> Mapping[str, str]:
+        return self.read(path)
 
     def request(self, item: str, response: str) -> Request | str:
         return Request([{"role": "user", "content": response}])

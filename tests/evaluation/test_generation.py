@@ -17,7 +17,8 @@ from mdpo.cli import main
 from mdpo.conformance.tiny import TINY_MODELS
 from mdpo.evaluation.generation.decoding import LENGTHS, PRESETS, Decoding, decoding_for
 from mdpo.evaluation.generation.images import ImageFolder
-from mdpo.evaluation.generation.local import LocalModel, message_of
+from mdpo.evaluation.generation.local import LocalModel
+from mdpo.evaluation.generation.messages import message_of
 from mdpo.evaluation.generation.run import Answer, Outcome, batches, generate
 from mdpo.evaluation.journal import read_journal
 from mdpo.evaluation.runs import read_run

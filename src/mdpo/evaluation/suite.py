@@ -15,6 +15,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float
 
+from mdpo.evaluation.judging.wording import Wording
 from mdpo.evaluation.statistics import Estimate
 
 Array = np.ndarray
@@ -185,7 +186,13 @@ class Describing(Protocol):
 
 @runtime_checkable
 class Judged(Protocol):
-    """A benchmark that scores what a judge says of answers, and not the answers."""
+    """A benchmark that scores what a judge says of answers, and not the answers.
+
+    Attributes:
+        wording: In which the judge is asked; may be replaced by the user's copy of the official.
+    """
+
+    wording: Wording
 
     def request(self, item: str, response: str) -> Request | str:
         """Say what to ask the judge.
@@ -196,6 +203,17 @@ class Judged(Protocol):
 
         Returns:
             A request, or the reply where nothing needs asking.
+        """
+        ...
+
+    def read_answers(self, path: Path) -> Mapping[str, str]:
+        """Read a model's answers in the official format, to have them judged.
+
+        Args:
+            path: A file, or a folder with several.
+
+        Returns:
+            Answers by item id.
         """
         ...
 

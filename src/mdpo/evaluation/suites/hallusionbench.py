@@ -12,16 +12,20 @@ answers are read as strings; official is then the rule of lmms-eval: yes if ``ye
 anywhere, no otherwise. A figure with unread answers has no part in robust scores.
 """
 
+import json
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from mdpo.evaluation.judging.wording import Wording
 from mdpo.evaluation.suite import (
     Array,
     ItemScore,
     Metric,
+    Prompt,
+    Request,
     Sums,
     constant_answers,
     count,
@@ -33,6 +37,25 @@ from mdpo.evaluation.suites.yes_no import read_yes_no
 FILE = "HallusionBench.json"
 KEYS = ("category", "subcategory", "set_id", "figure_id", "question_id")
 LEVELS = {"aAcc": "question", "fAcc": "figure", "qAcc": "pair", "easy": "easy", "hard": "hard"}
+
+
+EXPORT = "hallusionbench_predictions.json"
+WORDING = Wording(
+    """\
+Compare the answer of a model with the right answer to a question about a figure. The answer is \
+correct if it agrees with the right one and contradicts it nowhere; incorrect if it contradicts it \
+or states something that the right answer rules out; unclear if it does not answer, says that it \
+cannot tell, or leaves open which way it means.
+
+Question: {}
+Right answer: {}
+Answer of the model: {}
+
+Reply with one word: correct, incorrect or unclear.""",
+    "mdpo's own words",
+    official=False,
+)
+"""Figures made with it are not comparable with published ones."""
 
 
 def judged(reply: str) -> str:
@@ -80,12 +103,8 @@ class HallusionBenchSuite:
         self.rows = {_join(row, KEYS): row for row in rows}
         self.items: Sequence[str] = list(self.rows)
         self.data_files = data_files
-        self.metrics: Sequence[Metric] = [
-            *(_accuracy("", name, level) for name, level in LEVELS.items()),
-            *(_accuracy("robust/", name, level) for name, level in LEVELS.items()),
-            count("disagreements"),
-            count("unscored"),
-        ]
+        self.wording = WORDING
+        self.metrics: Sequence[Metric] = self.metrics_for(())
 
     @classmethod
     def load(cls, folder: Path) -> "HallusionBenchSuite":
@@ -153,6 +172,7 @@ class HallusionBenchSuite:
             columns |= {"robust/question": 1.0, "robust/question right": float(robust)}
             columns["disagreements"] = float(robust != official)
         details = {"gt_answer": row["gt_answer"], "official": official, "robust": robust}
+        details["right"] = official
         return ItemScore(item, _join(row, ("category", "subcategory", "set_id")), columns, details)
 
     def groups(self, scored: Sequence[ItemScore]) -> list[ItemScore]:
@@ -170,6 +190,55 @@ class HallusionBenchSuite:
                 if group := group_of(self.rows[each.item], level):
                     members[level, group, each.cluster].append(each)
         return [_group(level, name, cluster, of) for (level, name, cluster), of in members.items()]
+
+    def prompts(self) -> Sequence[Prompt]:
+        """List what a model is asked.
+
+        Returns:
+            Questions; where there is no figure, without an image.
+        """
+        prompts = []
+        for item, row in self.rows.items():
+            shown = [] if _is_blind(row) else [str(row["filename"]).removeprefix("./")]
+            prompts.append(Prompt(item, shown, str(row["question"])))
+        return prompts
+
+    def export(self, responses: Mapping[str, str], out: Path) -> Sequence[Path]:
+        """Write the official rows with ``model_prediction``.
+
+        Args:
+            responses: The model's answers by item id.
+            out: Folder.
+
+        Returns:
+            The file.
+        """
+        rows = [
+            {**row, "model_prediction": responses[item]}
+            for item, row in self.rows.items()
+            if item in responses
+        ]
+        out.mkdir(parents=True, exist_ok=True)
+        written = json.dumps(rows, ensure_ascii=False, indent=1) + "\n"
+        (out / EXPORT).write_text(written, encoding="utf-8")
+        return [out / EXPORT]
+
+    @classmethod
+    def metrics_for(cls, columns: Collection[str]) -> Sequence[Metric]:
+        """List the metrics, which are always the same.
+
+        Args:
+            columns: Of items.
+
+        Returns:
+            Metrics.
+        """
+        return [
+            *(_accuracy("", name, level) for name, level in LEVELS.items()),
+            *(_accuracy("robust/", name, level) for name, level in LEVELS.items()),
+            count("disagreements"),
+            count("unscored"),
+        ]
 
     def baselines(self) -> Mapping[str, Mapping[str, float]]:
         """Score constant answers.
@@ -200,6 +269,31 @@ class HallusionBenchJudgeSuite(HallusionBenchSuite):
         "reply",
     )
 
+    def request(self, item: str, response: str) -> Request | str:
+        """Ask a judge that does not see the figure.
+
+        Args:
+            item: Id.
+            response: The model's answer.
+
+        Returns:
+            The request: one message.
+        """
+        row = self.rows[item]
+        text = self.wording.fill(str(row["question"]), str(row["gt_answer_details"]), response)
+        return Request([{"role": "user", "content": text}])
+
+    def read_answers(self, path: Path) -> Mapping[str, str]:
+        """Read a model's answers, to have them judged: rows with ``model_prediction``.
+
+        Args:
+            path: A file, or a folder with several.
+
+        Returns:
+            Answers by item id.
+        """
+        return HallusionBenchSuite(list(self.rows.values()), self.data_files).read(path)
+
     def baselines(self) -> Mapping[str, Mapping[str, float]]:
         """A constant answer has no verdict without a judge.
 
@@ -210,9 +304,13 @@ class HallusionBenchJudgeSuite(HallusionBenchSuite):
 
     def _verdicts(self, row: Row, response: str) -> tuple[bool, bool | None]:
         """The same by both rules, but that an empty reply of the judge says nothing."""
-        blind = row["category"] == "VS" and str(row["figure_id"]) == "0"
-        right = judged(response) in (("correct", "unclear") if blind else ("correct",))
+        right = judged(response) in (("correct", "unclear") if _is_blind(row) else ("correct",))
         return right, right if response.strip() else None
+
+
+def _is_blind(row: Row) -> bool:
+    """Tell a question that is asked without its figure."""
+    return row["category"] == "VS" and str(row["figure_id"]) == "0"
 
 
 def _join(row: Row, keys: Sequence[str]) -> str:

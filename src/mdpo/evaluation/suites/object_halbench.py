@@ -25,6 +25,7 @@ from typing import Any
 
 import nltk
 
+from mdpo.evaluation.judging.wording import Wording
 from mdpo.evaluation.language.nouns import lemma_backend, tokens
 from mdpo.evaluation.language.tagger import load_tagger
 from mdpo.evaluation.suite import ItemScore, Metric, Prompt, Request, count, share
@@ -49,17 +50,21 @@ EXPORT = "object_halbench_answers.jsonl"
 SHORT = 3
 """Answers of at most so many words are officially taken to name no object."""
 
-EXTRACTION = """\
+EXTRACTION = Wording(
+    """\
 You are given a request about an image and the answer that a model gave. List the objects that the \
 answer says can be seen. Take the answer to be true.
 
-Request: <image> {question}
-Answer: {answer}
+Request: <image> {}
+Answer: {}
 
 Name only objects that the answer itself mentions, each by its noun without color, number or other \
 attributes. Leave out what is said to be absent. Reply with one JSON list of strings and nothing \
-else; if no object is mentioned, reply with []."""
-"""Our wording of the official extraction task: figures made with it are not comparable."""
+else; if no object is mentioned, reply with [].""",
+    "mdpo's own words",
+    official=False,
+)
+"""Figures made with it are not comparable with published ones."""
 
 
 def coco_vocabulary(objects: Mapping[str, str]) -> tuple[Vocabulary, str]:
@@ -289,6 +294,7 @@ class ObjectHalBenchLLMSuite(ObjectHalBenchSuite):
         backend: str,
     ) -> None:
         super().__init__(vocabulary, truth, questions, data_files, backend)
+        self.wording = EXTRACTION
         try:
             nltk.data.find(TAGGER)
         except LookupError:
@@ -341,7 +347,7 @@ class ObjectHalBenchLLMSuite(ObjectHalBenchSuite):
         """
         if len(response.split()) <= SHORT:
             return "[]"
-        text = EXTRACTION.format(question=self._asked().get(item, ""), answer=response)
+        text = self.wording.fill(self._asked().get(item, ""), response)
         return Request([{"role": "system", "content": text}], temperature=0.2, max_tokens=512)
 
     def score(self, item: str, response: str) -> ItemScore:
@@ -373,6 +379,17 @@ class ObjectHalBenchLLMSuite(ObjectHalBenchSuite):
         wrong = [each for each in mentions if each["object"] not in truth]
         found = {"mentions": mentions, "hallucinated": wrong, "truth": sorted(truth)}
         return ItemScore(item, image, columns, found | {"extracted": phrases})
+
+    def read_answers(self, path: Path) -> Mapping[str, str]:
+        """Read a model's answers, to have their objects listed.
+
+        Args:
+            path: A file, or a folder with several.
+
+        Returns:
+            Answers by item id.
+        """
+        return super().read(path)
 
     def describes(self, item: str) -> bool:
         """Tell that replies of a judge are no descriptions.
