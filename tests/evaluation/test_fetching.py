@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from benchmark_data import DATA, needs_data
 
-from mdpo.cli import main
+from mdpo.cli import data_fetch, main
 from mdpo.evaluation import archives, download, fetching
 from mdpo.evaluation.download import Web
 from mdpo.evaluation.fetching import fetch, folders, sha256_of
@@ -304,6 +304,50 @@ def test_wrong_hash_keeps_nothing(
     assert not files_in(out)
 
 
+def endless(handler: Handler) -> None:
+    """Bytes of a length that is not said, which the end of the connection ends."""
+    handler.send_response(200)
+    handler.end_headers()
+    handler.wfile.write(b"[1")
+    handler.close_connection = True
+
+
+def test_a_cut_is_noticed_where_the_server_says_no_length(
+    server: Server, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_source(monkeypatch, x=source(remote(b"[1, 2]", "a.json")))
+    server.answers["/at/a.json"] = [endless, ranged(b"[1, 2]")]
+    fetch("x", out, server.web)
+    assert server.said == ["a.json: 2 of 6 bytes arrived; trying again in 1 s."]
+
+
+def test_the_server_has_a_shorter_file(
+    server: Server, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_source(monkeypatch, x=source(remote()))
+    server.answers["/at/a.bin"] = [ranged(BODY[:-1])]
+    with pytest.raises(OSError, match=sha256(BODY[:-1])):
+        fetch("x", out, server.web)
+    assert not files_in(out)
+
+
+def test_a_flood_is_cut_off(server: Server, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put_source(monkeypatch, x=source(remote()))
+    written = []
+
+    def flood(handler: Handler) -> None:
+        handler.send_response(200)
+        handler.end_headers()
+        for _ in range(1000):
+            handler.wfile.write(bytes(1 << 16))
+            written.append(1)
+
+    server.answers["/at/a.bin"] = [flood]
+    with pytest.raises(OSError, match="more than 10,240 bytes"):
+        fetch("x", out, server.web)
+    assert len(written) < 1000
+
+
 def test_too_many_bytes_are_refused(
     server: Server, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -351,12 +395,13 @@ def test_passing_failures_are_tried_again(
 
 def test_retry_after_a_date(server: Server, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put_source(monkeypatch, x=source(remote()))
-    soon = format_datetime(datetime.now(timezone.utc) + timedelta(seconds=60), usegmt=True)
-    answers = [status(503, Retry_After=soon), status(503, Retry_After="soon"), ranged()]
-    server.answers["/at/a.bin"] = answers
+    soon = datetime.now(timezone.utc) + timedelta(seconds=60)
+    dates = [format_datetime(soon, usegmt=True), format_datetime(soon.replace(tzinfo=None))]
+    dates += ["Mon, 01 Jan 2001 00:00:00 GMT", "soon"]
+    server.answers["/at/a.bin"] = [status(503, Retry_After=each) for each in dates] + [ranged()]
     fetch("x", out, server.web)
-    assert 50 < server.waits[0] <= 60
-    assert server.waits[1] == 2.0
+    assert all(50 < wait <= 60 for wait in server.waits[:2])
+    assert server.waits[2:] == [0.0, 8.0]
 
 
 def test_waits_no_longer_than_people_would(
@@ -378,6 +423,17 @@ def test_gives_up_and_keeps_what_arrived(
         fetch("x", out, server.web)
     assert server.waits == [1.0, 2.0, 4.0, 8.0]
     assert (out / "in/a.bin.part").read_bytes() == BODY[:10]
+
+
+def test_only_what_is_new_counts_as_progress(
+    server: Server, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_source(monkeypatch, x=source(remote()))
+    cuts = [50, 10, 20, 10, 20, 10, 20]
+    server.answers["/at/a.bin"] = [whole(BODY[:cut], length=len(BODY)) for cut in cuts]
+    with pytest.raises(OSError, match="5 times in a row"):
+        fetch("x", out, server.web)
+    assert len(server.asked) == 5
 
 
 def test_no_server(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -419,9 +475,16 @@ def test_compressed_answers_are_refused(
     server: Server, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put_source(monkeypatch, x=source(remote()))
-    server.answers["/at/a.bin"] = [whole(Content_Encoding="gzip")]
+    accepted = []
+
+    def compressed(handler: Handler) -> None:
+        accepted.append(handler.headers["Accept-Encoding"])
+        whole(Content_Encoding="gzip")(handler)
+
+    server.answers["/at/a.bin"] = [compressed]
     with pytest.raises(OSError, match="encoding that was not asked for"):
         fetch("x", out, server.web)
+    assert accepted == ["identity"]
 
 
 def test_first_use_is_recorded_and_then_demanded(
@@ -464,12 +527,6 @@ def test_what_is_no_json_is_not_trusted(
 def test_files_of_unknown_length_cannot_be_cut_unnoticed(
     server: Server, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def endless(handler: Handler) -> None:
-        handler.send_response(200)
-        handler.end_headers()
-        handler.wfile.write(b"[1")
-        handler.close_connection = True
-
     put_source(monkeypatch, x=source(remote(None, "a.json")))
     server.answers["/at/a.json"] = [endless]
     with pytest.raises(OSError, match="does not say how long"):
@@ -773,13 +830,34 @@ def test_command_line(
     }
     server.answers |= {path: [ranged(b'{"a": 1}')] for path in answers}
     monkeypatch.setenv("MDPO_MIRROR", server.address)
-    out = tmp_path / "pope"
-    assert main(["data", "fetch", "RePOPE", "--out", str(out)]) == 0
+    monkeypatch.chdir(tmp_path)
+    assert main(["data", "fetch", "RePOPE"]) == 0
     said = capsys.readouterr().out
-    assert f"{out / 'coco/coco_repope_random.json'}  8 bytes  fetched, not checked" in said
+    assert (
+        f"{Path('data/pope/coco/coco_repope_random.json')}  8 bytes  fetched, not checked" in said
+    )
     assert "there is no hash to check it by" in said
     assert "repope: licence MIT" in said
     assert "@article{neuhaus2025repope," in said
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_command_line_says_what_was_not_checked(
+    server: Server,
+    out: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    *,
+    known: bool,
+) -> None:
+    table = {"x": source(remote(), remote(b"[]" if known else None, "b.json"))}
+    put_source(monkeypatch, **table)
+    monkeypatch.setattr(data_fetch, "sources", lambda: table)
+    server.answers |= {"/at/a.bin": [ranged()], "/at/b.json": [ranged(b"[]")]}
+    assert main(["data", "fetch", "x", "--out", str(out), "--mirror", server.address]) == 0
+    said = capsys.readouterr().out
+    assert "in/a.bin  10,240 bytes  fetched, checked" in said
+    assert ("there is no hash to check it by" in said) is not known
 
 
 def test_command_line_says_what_is_missing(

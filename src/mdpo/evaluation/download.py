@@ -164,7 +164,7 @@ def _receive(
     with _answer(client, address, headers, web) as response:
         if response.status_code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and start:
             whole = CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
-            if size is None and whole and whole[2] == str(start):
+            if whole and whole[2] == str(start):
                 return
             part.unlink()
             raise TryAgainError("what had arrived does not fit the server's file")
