@@ -223,6 +223,11 @@ def test_filters_change_what_is_shown(page: Page):
     assert shown(page) == ["chair 1", "chair 2", "chair 3"]
     choose(page, "verdict", "clean")
     assert shown(page) == ["chair 4"]
+    choose(page, "system", "")
+    choose(page, "suite", "")
+    # described or rated; answers of yes and no are neither clean nor hallucinated
+    assert not any(each.startswith("pope") for each in shown(page))
+    choose(page, "system", "base")
     choose(page, "suite", "mmhal")
     # ratings 0, 1, 2, 3, 4, 5, 6, 0
     assert shown(page) == ["mmhal m3", "mmhal m4", "mmhal m5", "mmhal m6"]
@@ -255,6 +260,9 @@ def test_keys_move_between_items_and_pages(page: Page):
     assert page.evaluate("document.getElementById('pages').textContent") == "page 2 of 2"
     assert len(shown(page)) == 8
     page.press("k")
+    assert page.evaluate("document.getElementById('pages').textContent") == "page 1 of 2"
+    page.evaluate("document.getElementById('on').click()")
+    choose(page, "system", "base")
     assert page.evaluate("document.getElementById('pages').textContent") == "page 1 of 2"
     page.press("/")
     assert page.evaluate("document.activeElement.id") == "search"
