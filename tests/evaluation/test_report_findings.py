@@ -171,13 +171,43 @@ def test_items_of_one_system_are_left_out_and_said(runs: Path):
 
 def test_other_settings_of_generation_are_said(runs: Path):
     for system, tokens in (("base", 64), ("mdpo", 128)):
-        settings = {"model": system, "adapter": None, "max_new_tokens": tokens}
+        settings = {
+            "suite": "chair",
+            "weights": [system],
+            "decoding": {"max_new_tokens": tokens, "num_beams": 1},
+            "model": system,
+            "image_root": f"/images/{system}",
+            "may_differ": ["image_root", "model"],
+        }
         change(runs / system / "chair/metrics.json", generation=settings)
     chair, _ = findings(gather(systems(runs)))
     assert chair.warnings["mdpo"][0] == (
         "Note: answers were generated with other settings than the baseline's: max_new_tokens "
         "128 (64)."
     )
+
+
+def test_judges_differ_by_model_and_prompt_and_not_by_where_they_are(runs: Path):
+    judge = {"model": "j", "prompt": "a.py", "prompt_sha256": "00", "endpoint": "http://a"}
+    judge |= {"repeats": 1, "may_differ": ["endpoint", "repeats"]}
+    change(runs / "base/pope/metrics.json", judge=judge)
+    moved = {"prompt": "b.py", "endpoint": "http://b", "repeats": 3}
+    change(runs / "mdpo/pope/metrics.json", judge=judge | moved)
+    assert findings(gather(systems(runs)))[1].apart["mdpo"] == []
+    change(runs / "mdpo/pope/metrics.json", judge=judge | {"prompt_sha256": "11", "model": "k"})
+    assert findings(gather(systems(runs)))[1].apart["mdpo"] == [
+        "judge differs: model, prompt_sha256"
+    ]
+
+
+def test_noise_of_judges_is_said_for_what_papers_print(runs: Path):
+    measured = {"mean": 1.0, "sd": 0.25, "values": [0.75, 1.0, 1.25]}
+    noise = {"accuracy": measured, "robust/accuracy": measured}
+    change(runs / "base/pope/metrics.json", judge_noise=noise)
+    _, pope = findings(gather(systems(runs)))
+    assert pope.notes() == [
+        "base: accuracy has a standard deviation of 0.25 over 3 judgments of the same answers."
+    ]
 
 
 def test_approximate_backends_and_own_judges_are_marked_in_tables(runs: Path):

@@ -11,11 +11,8 @@ from mdpo.evaluation.suites.mmhal import CATEGORIES
 SAME = ("data", "backend", "mode", "judge")
 """What two runs must share to be compared."""
 
-OF_THE_MODEL = frozenset(
-    {"model", "adapter", "weights", "fingerprint", "dtype", "device", "versions", "data"}
-    | {"image_root", "images", "endpoint", "model_fingerprint"}
-)
-"""Settings of generation that may differ between systems, or that change no answer."""
+OF_THE_MODEL = frozenset({"model", "adapter", "weights", "dtype", "endpoint", "responses"})
+"""Settings of generation that may differ between systems."""
 
 
 @dataclass(frozen=True)
@@ -117,6 +114,12 @@ class Finding:
                     f"{system}: not comparable with published numbers, which are of another judge"
                     + (f" ({why})." if why else ".")
                 )
+            notes += [
+                f"{system}: {name} has a standard deviation of {measured['sd']:.2f} over "
+                f"{len(measured['values'])} judgments of the same answers."
+                for name, measured in (run.about.get("judge_noise") or {}).items()
+                if self.headline(name)
+            ]
             if run.about.get("mode", "official") != "official":
                 notes.append(f"{system}: {run.about['mode']}.")
         if undefined := self.undefined():
@@ -224,7 +227,7 @@ def _reasons(first: Scored, other: Scored) -> list[str]:
     """Say why two runs cannot be compared."""
     reasons = []
     for name in SAME:
-        before, after = first.about.get(name), other.about.get(name)
+        before, after = (_bound(run.about.get(name)) for run in (first, other))
         if before == after:
             continue
         if isinstance(before, dict) and isinstance(after, dict):
@@ -238,7 +241,7 @@ def _reasons(first: Scored, other: Scored) -> list[str]:
 
 def _other_settings(first: Scored, other: Scored) -> list[str]:
     """Say how generation differed in more than the model."""
-    before, after = (run.about.get("generation") or {} for run in (first, other))
+    before, after = (_flat(_bound(run.about.get("generation") or {})) for run in (first, other))
     if not before or not after:
         return []
     changed = sorted(
@@ -250,6 +253,22 @@ def _other_settings(first: Scored, other: Scored) -> list[str]:
         return []
     said = ", ".join(f"{key} {after.get(key)!r} ({before.get(key)!r})" for key in changed)
     return [f"Note: answers were generated with other settings than the baseline's: {said}."]
+
+
+def _bound(settings: Any) -> Any:
+    """Leave out settings that records do not depend on, such as folders; see ``runs.claim``."""
+    if not isinstance(settings, dict):
+        return settings
+    # A prompt is known by its hash; where it was read does not matter.
+    loose = {*settings.get("may_differ", ()), "may_differ"}
+    loose |= {"prompt"} if "prompt_sha256" in settings else set()
+    return {key: value for key, value in settings.items() if key not in loose}
+
+
+def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Put the settings of decoding beside the others."""
+    rest = {key: value for key, value in settings.items() if key != "decoding"}
+    return rest | dict(settings.get("decoding") or {})
 
 
 def _length(run: Scored) -> float | None:
