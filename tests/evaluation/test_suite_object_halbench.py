@@ -142,9 +142,13 @@ def test_broken_rows_are_refused(
 
 def test_missing_and_foreign_data_is_refused(folder: Path):
     write(folder, "instances_train2014.json", {"categories": [{"id": 1, "name": "kiwi"}]})
+    with pytest.raises(ValueError, match=r"instances_train2014.json but not captions_train2014"):
+        ObjectHalBenchSuite.load(folder)
+    write(folder, "captions_train2014.json", {"annotations": []})
     with pytest.raises(ValueError, match=r"category 'kiwi' is not in the synonym list"):
         ObjectHalBenchSuite.load(folder)
     (folder / "captions_val2014.json").unlink()
+    (folder / "captions_train2014.json").unlink()
     with pytest.raises(FileNotFoundError, match=r"instances_train2014\.json"):
         ObjectHalBenchSuite.load(folder)
 

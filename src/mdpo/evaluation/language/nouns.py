@@ -81,6 +81,8 @@ PLAIN = re.compile(r"[A-Za-z]+(?:,? [A-Za-z]+)*[.!?]?")
 
 CONTRACTED = re.compile(r"\b(?:cannot|gimme|gonna|gotta|lemme|wanna)\b", re.IGNORECASE)
 WORD_OR_MARK = re.compile(r"[A-Za-z]+|[,.!?]")
+QUOTATION = re.compile("``|''|\"")
+"""A double quotation mark, however it is written; the tokenizer gives one of the first two."""
 
 
 def tokens(text: str) -> list[str]:
@@ -103,22 +105,28 @@ def spans(text: str, found: Sequence[str]) -> list[tuple[int, int]]:
         found: Its tokens, in order; upper and lower case do not matter.
 
     Returns:
-        Start and end of each; quotation marks, which the tokenizer rewrites, may have length 0.
+        Start and end of each; a token that is not found has length 0.
     """
     lowered = text.lower()
     if len(lowered) != len(text):  # a few capitals become two characters and move what follows
         lowered = "".join(low if len(low := each.lower()) == 1 else each for each in text)
     places, position = [], 0
     for token in found:
-        start = lowered.find(token.lower(), position)
-        if start < 0:
-            start = text.find(token, position)
-        if start < 0:
-            places.append((position, position))
-            continue
-        position = start + len(token)
-        places.append((start, position))
+        start, end = _find(token, text, lowered, position)
+        places.append((start, end))
+        position = end
     return places
+
+
+def _find(token: str, text: str, lowered: str, position: int) -> tuple[int, int]:
+    """Find one token from a position on."""
+    if token in ("``", "''"):  # one may be written otherwise, and the same stand further on
+        mark = QUOTATION.search(text, position)
+        return mark.span() if mark else (position, position)
+    start = lowered.find(token.lower(), position)
+    if start < 0:
+        start = text.find(token, position)
+    return (position, position) if start < 0 else (start, start + len(token))
 
 
 def _of_sentence(sentence: str) -> list[str]:

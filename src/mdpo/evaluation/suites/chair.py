@@ -8,11 +8,14 @@ later versions of the scorer add, is the share of the images' objects that capti
 
 The singular rules lose words: ``bus``, ``ties`` and ``tennis racket`` are not found, nor are two
 entries of the list that begin with a blank. The robust rule beside it takes a word of the list as
-it stands, or in any singular that is one.
+it stands, or in any singular that is one; in reference captions too, where the ground truth is made
+of them.
 """
 
 import json
+from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 
 from mdpo.evaluation.language.nouns import ENDINGS
@@ -24,6 +27,7 @@ from mdpo.evaluation.suites.coco import (
     Vocabulary,
     annotation_files,
     counts,
+    description_rows,
     details,
     image_number,
     read_synonyms,
@@ -57,7 +61,7 @@ def official_vocabulary(objects: Mapping[str, str]) -> Vocabulary:
         The vocabulary. Lists other than COCO's have their own pairs joined too, unless the second
         word alone names the same object: the scorer leaves ``dining table`` apart.
     """
-    own = [word for word in objects if len(word.split(" ")) == 2]
+    own = [word for word in objects if len(word.split(" ")) == len(word.split()) == 2]
     own = [word for word in own if objects.get(word.split(" ")[1]) != objects[word]]
     joined = {pair: pair for pair in (*PAIRS, *own)}
     return Vocabulary(objects, joined | JOINED, singularize)
@@ -145,8 +149,9 @@ class ChairSuite:
     def read(self, path: Path) -> Mapping[str, str]:
         """Read captions: JSON rows with ``image_id`` and ``caption`` or ``text``.
 
-        The original scorer's dictionary with ``imgToEval`` is known too. An image may have
-        several captions: ``ID``, ``ID/2`` and so on.
+        The dictionaries that the original scorer reads (``imgToEval``) and writes
+        (``sentences``) are known too. An image may have several captions: ``ID``, ``ID/2`` and
+        so on.
 
         Args:
             path: A file, or a folder with several.
@@ -156,7 +161,7 @@ class ChairSuite:
         """
         captions: dict[str, str] = {}
         for file in response_files(path):
-            for number, row in enumerate(_caption_rows(file), start=1):
+            for number, row in enumerate(description_rows(file), start=1):
                 place = f"{file}:{number}"
                 image = self._image(value_of(row, IDS, place), place)
                 item, further = image, 1
@@ -176,14 +181,15 @@ class ChairSuite:
         Returns:
             Mentions and hallucinations, by each rule.
         """
-        image = item.split("/")[0]
-        truth = self._objects(image)
+        image = self._image_of(item)
         if response not in self._mentions:  # captions are scored again against other images
             rules = (self.official, self.robust)
             self._mentions[response] = tuple(each.mentions(response) for each in rules)
         official, robust = self._mentions[response]
+        truth = self._objects(image, self.official)
         columns = counts("", [each[:2] for each in official], truth)
-        columns |= counts("robust/", [each[:2] for each in robust], truth)
+        shown = self._objects(image, self.robust)
+        columns |= counts("robust/", [each[:2] for each in robust], shown)
         differ = [each.object for each in official] != [each.object for each in robust]
         columns["disagreements"] = float(differ)
         return ItemScore(item, image, columns, details(official, truth))
@@ -216,7 +222,7 @@ class ChairSuite:
         """
         rows = []
         for item, text in responses.items():
-            image = item.split("/")[0]
+            image = self._image_of(item)
             number = int(image) if image.isdecimal() and image == str(int(image)) else image
             rows.append(json.dumps({"image_id": number, "caption": text}, ensure_ascii=False))
         out.mkdir(parents=True, exist_ok=True)
@@ -253,24 +259,57 @@ class ChairSuite:
             ]
         return [*metrics, count("disagreements")]
 
-    def _objects(self, image: str) -> frozenset[str]:
+    def _objects(self, image: str, vocabulary: Vocabulary) -> frozenset[str]:
         """Name what an image shows."""
         if isinstance(self.truth, GroundTruth):
-            return self.truth.objects(image, self.official)
+            return self.truth.objects(image, vocabulary)
         return frozenset(self.truth[image])
+
+    @property
+    def _images(self) -> Mapping[str, Collection[str]]:
+        """Images of the ground truth."""
+        return self.truth.segmented if isinstance(self.truth, GroundTruth) else self.truth
+
+    @cached_property
+    def _numbered(self) -> Mapping[str, Sequence[str]]:
+        """Images by their number, leading zeros aside."""
+        numbered = defaultdict(list)
+        for image in self._images:
+            if image.isdecimal() or image.startswith("COCO_"):
+                numbered[image_number(image)].append(image)
+        return numbered
+
+    def _image_of(self, item: str) -> str:
+        """Find the image of an item, which may be one of several captions: ``ID/2``."""
+        image = item if item in self._images else item.rpartition("/")[0]
+        if image not in self._images:
+            raise ValueError(
+                f"Item {item!r} has no image in the ground truth. Give the --data that its answer "
+                "was generated with."
+            )
+        return image
 
     def _image(self, written: str, place: str) -> str:
         """Find an image by its id, or by the number in its name."""
-        known = self.truth.segmented if isinstance(self.truth, GroundTruth) else self.truth
-        for each in (written, image_number(written)):
-            if each in known:
-                return each
+        if written in self._images:
+            return written
+        found = self._numbered.get(image_number(written), [])
+        if len(found) == 1:
+            return found[0]
+        if found:
+            listed = ", ".join(map(repr, found))
+            raise ValueError(f"{place}: image {written!r} could be {listed}; write it out.")
         raise ValueError(f"{place}: image {written!r} has no entry in the ground truth.")
 
 
 def _read_truth(path: Path) -> dict[str, list[str]]:
     """Read objects by image."""
-    truth = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        truth = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}: not JSON: {error}.") from None
+    if not isinstance(truth, dict):
+        raise ValueError(f"{path} must be an object of lists by image id, got {str(truth)[:60]!r}.")
     for image, objects in truth.items():
         if not isinstance(objects, list):
             raise ValueError(f"{path}: objects of image {image!r} must be a list, got {objects!r}.")
@@ -284,14 +323,6 @@ def _read_prompts(path: Path) -> list[Row]:
         for name in ("image_id", "image", "prompt"):
             value_of(row, [name], f"{path}:{number}")
     return rows
-
-
-def _caption_rows(file: Path) -> list[Row]:
-    """Read rows, or the values of the original scorer's dictionary."""
-    written = file.read_text(encoding="utf-8-sig").lstrip()
-    if written.startswith("{") and '"imgToEval"' in written:
-        return list(json.loads(written)["imgToEval"].values())
-    return read_rows(file)
 
 
 def _coco_file(image: str) -> str:
