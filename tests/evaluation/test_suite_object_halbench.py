@@ -8,14 +8,16 @@ import nltk
 import pytest
 from benchmark_data import DATA, needs_data
 
+from mdpo.evaluation.judging.wording import read_wording
 from mdpo.evaluation.language import nouns
 from mdpo.evaluation.language.nouns import approximate_noun, lemma_backend, tokens
 from mdpo.evaluation.results import score_responses, to_json
 from mdpo.evaluation.suite import Request, score_all, total
 from mdpo.evaluation.suites.coco import Vocabulary
-from mdpo.evaluation.suites.object_halbench import (
+from mdpo.evaluation.suites.object_halbench import ObjectHalBenchSuite
+from mdpo.evaluation.suites.object_halbench_llm import (
+    EXTRACTION,
     ObjectHalBenchLLMSuite,
-    ObjectHalBenchSuite,
     official_list,
     robust_list,
 )
@@ -208,6 +210,24 @@ class TestWithWordNet:
             "coco_synthetic",
         }
 
+    @pytest.mark.parametrize(
+        ("phrase", "words"),
+        [
+            ("two men", ["man"]),
+            ("smartphones", ["smartphone"]),
+            ("group of people", ["people"]),
+            ("kitchen table", []),  # neighboring nouns are one
+            ("large table", ["table"]),
+            ("umbrellas", ["umbrella"]),  # taken for an adjective, but the only word
+            ("man on a horse", ["man", "horse"]),
+            ("TV", ["tv"]),
+        ],
+    )
+    def test_nouns_by_tags(self, phrase: str, words: list[str]):
+        suite = ObjectHalBenchLLMSuite.load(DATA / "object_halbench")
+        objects = suite.vocabulary.objects
+        assert [word for word in suite.nouns_of(phrase) if word in objects] == words
+
     def test_made_extractions_by_a_naive_loop(self):
         """Every phrase of the made set has its noun last or is a pair of the list."""
         suite = ObjectHalBenchLLMSuite.load(DATA / "object_halbench")
@@ -262,6 +282,14 @@ def llm(folder: Path, monkeypatch: pytest.MonkeyPatch) -> ObjectHalBenchLLMSuite
         ('{"objects": "dog"}', None, None),
         ("", None, None),
         ("][", None, None),
+        ('["dog"] it is; others:\n["cat"]', ["cat"], ["dog"]),
+        ('First ["dog"], now:\n[]', [], ["dog"]),
+        ("Objects:\n[]", None, []),
+        ('[1] names ["dog"] and [2].', None, ["dog"]),
+        ('see [here](x): ["dog", "a [big] cat"]', None, ["dog", "a [big] cat"]),
+        ('["dog", "cat",]', None, ["dog", "cat"]),
+        ('"dog"', None, None),
+        ("[" * 2000, None, None),
     ],
 )
 def test_replies(reply: str, official: list[str] | None, robust: list[str] | None):
@@ -272,8 +300,8 @@ def test_replies(reply: str, official: list[str] | None, robust: list[str] | Non
 def test_extracted_objects_count_once(llm: ObjectHalBenchLLMSuite):
     scored = llm.score("1", '["dogs", "a dog", "puppy", "wine glasses", "men", "seat", "toilet"]')
     words = [each["word"] for each in scored.details["mentions"]]
-    assert words == ["dog", "puppy", "wine glass", "toilet"]
-    assert scored.columns["hallucinated"] == 2
+    assert words == ["dog", "puppy", "wine glass", "man", "toilet"]
+    assert scored.columns["hallucinated"] == 3
     assert scored.columns["found"] == 1
     assert llm.nouns_of("tall wine glass of water") == ["wine glass"]
     assert "approximate" in llm.backend
@@ -300,6 +328,60 @@ def test_short_answers_are_not_asked_about(llm: ObjectHalBenchLLMSuite):
     assert "A dog sits there." in message["content"]
     assert "Describe." in message["content"]
     assert (asked.temperature, asked.max_tokens) == (0.2, 512)
+
+
+def test_answers_without_a_list_are_asked_with_the_question_of_their_row(
+    llm: ObjectHalBenchLLMSuite, tmp_path: Path
+):
+    rows = [
+        {"image_id": 1, "question": "How many?", "answer": "A dog sits there."},
+        {"image_id": 1, "prompt": "Who?", "text": "Assistant: Two men sit there.\n"},
+        {"image_id": 2, "text": "Two men sit there."},
+    ]
+    write(tmp_path, "rows.json", {"overall": {}, "sentences": rows})
+    answers = llm.read_answers(tmp_path / "rows.json")
+    assert list(answers) == ["1", "1/2", "2"]
+    asked = {}
+    for item, text in answers.items():
+        request = llm.request(item, text)
+        assert isinstance(request, Request)
+        asked[item] = request.messages[0]["content"]
+    assert "<image> How many?\nAnswer: A dog sits there.\n" in asked["1"]
+    assert "<image> Who?\nAnswer: Two men sit there.\n" in asked["1/2"]
+    assert "<image> What?\nAnswer: Two men sit there.\n" in asked["2"]
+    assert llm.request("1", "Assistant: A big dog.") == "[]"
+    assert llm.question("2/3") == "What?"
+    (file,) = llm.export({"2/2": "A dog."}, tmp_path / "out")
+    assert json.loads(file.read_text())["question"] == "What?"
+
+
+def test_the_official_script_gives_the_words(llm: ObjectHalBenchLLMSuite, tmp_path: Path):
+    script = tmp_path / "eval_gpt_obj_halbench.py"
+    script.write_text('prompt_template = """Q: <image> {question}\nA: {answer} [\\"x\\"]"""\n')
+    llm.wording = read_wording(script, EXTRACTION.text.count("{}"))
+    request = llm.request("1", "A dog sits {there}.")
+    assert isinstance(request, Request)
+    assert request.messages[0]["content"] == 'Q: <image> Describe.\nA: A dog sits {there}. ["x"]'
+    assert llm.wording.official
+    assert not EXTRACTION.official
+
+
+@pytest.mark.parametrize(
+    ("phrase", "nouns"),
+    [
+        ("two men", ["man"]),
+        ("herd of dogs", ["herd", "dog"]),
+        ("wine glasses of birds", ["wine glass"]),
+        ("passenger train track", ["train"]),
+        ("Train tracks", ["train track"]),
+        ("an adult bird", ["bird"]),
+        ("coffee tables", ["coffee table"]),
+        ("kiwis", ["kiwis"]),
+        ("", ["a"]),
+    ],
+)
+def test_nouns_by_place(llm: ObjectHalBenchLLMSuite, phrase: str, nouns: list[str]):
+    assert llm.nouns_of(phrase) == nouns
 
 
 def test_lists_are_read_from_rows(llm: ObjectHalBenchLLMSuite, tmp_path: Path):

@@ -2,11 +2,18 @@
 
 import ast
 import hashlib
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 SLOTS = 4
 """Of the official MMHal-Bench text: image contents, question, human answer, model's answer."""
+
+TEMPLATES = ("template", "prompt_template")
+"""Variables of official scripts: of MMHal-Bench, of Object HalBench."""
+
+NAMED = re.compile(r"\{(?:question|answer)\}")
+"""Slots of Object HalBench's text, in the order in which they are filled."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +52,8 @@ def read_wording(path: Path, slots: int = SLOTS) -> Wording:
     """Read the words from a file.
 
     Args:
-        path: The official Python script, whose variable ``template`` is taken without running
-            anything, or a text file.
+        path: The official Python script, whose variable ``template`` or ``prompt_template`` is
+            taken without running anything, or a text file.
         slots: Number of ``{}`` that it must have.
 
     Returns:
@@ -56,7 +63,7 @@ def read_wording(path: Path, slots: int = SLOTS) -> Wording:
         ValueError: If there is no such text.
     """
     written = path.read_text(encoding="utf-8")
-    text = _template(written, path) if path.suffix == ".py" else written
+    text = NAMED.sub("{}", _template(written, path) if path.suffix == ".py" else written)
     if text.count("{}") != slots:
         raise ValueError(
             f"{path}: the prompt must have {slots} slots `{{}}`, got {text.count('{}')}."
@@ -65,7 +72,7 @@ def read_wording(path: Path, slots: int = SLOTS) -> Wording:
 
 
 def _template(written: str, path: Path) -> str:
-    """Take the value of ``template`` from a script."""
+    """Take the text of the prompt from a script."""
     try:
         tree = ast.parse(written)
     except SyntaxError as error:
@@ -73,9 +80,11 @@ def _template(written: str, path: Path) -> str:
     for node in ast.walk(tree):
         if (
             isinstance(node, ast.Assign)
-            and any(isinstance(each, ast.Name) and each.id == "template" for each in node.targets)
+            and any(isinstance(each, ast.Name) and each.id in TEMPLATES for each in node.targets)
             and isinstance(node.value, ast.Constant)
             and isinstance(node.value.value, str)
         ):
             return node.value.value
-    raise ValueError(f"{path}: no text is assigned to `template`. Give a text file instead.")
+    raise ValueError(
+        f"{path}: no text is assigned to `template` or `prompt_template`. Give a text file instead."
+    )

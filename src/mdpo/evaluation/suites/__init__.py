@@ -9,7 +9,7 @@ SUITES: dict[str, str] = {
     "mmhal": "mdpo.evaluation.suites.mmhal:MMHalSuite",
     "muirbench": "mdpo.evaluation.suites.muirbench:MuirBenchSuite",
     "object-halbench": "mdpo.evaluation.suites.object_halbench:ObjectHalBenchSuite",
-    "object-halbench-llm": "mdpo.evaluation.suites.object_halbench:ObjectHalBenchLLMSuite",
+    "object-halbench-llm": "mdpo.evaluation.suites.object_halbench_llm:ObjectHalBenchLLMSuite",
     "pope": "mdpo.evaluation.suites.pope:PopeSuite",
 }
 """Name to ``module:class``; each class has ``load(folder)``."""
