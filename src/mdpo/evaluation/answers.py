@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mdpo.evaluation.judging.noise import noise
 from mdpo.evaluation.results import Answers
 from mdpo.evaluation.runs import JUDGE, Run, read_run
 from mdpo.evaluation.suite import Judged, Suite
@@ -54,14 +55,16 @@ def answers_of_run(suite: Suite, folder: Path) -> Answers:
         )
     records = run.judgments if isinstance(suite, Judged) else run.generations
     failed = {each["item"] for each in records if "error" in each} - set(responses)
-    return Answers(responses, texts, sorted(failed), _about(run))
+    return Answers(responses, texts, sorted(failed), _about(suite, run))
 
 
-def _about(run: Run) -> Mapping[str, Any]:
+def _about(suite: Suite, run: Run) -> Mapping[str, Any]:
     """What ``metrics.json`` says of the origin of answers and replies."""
     about: dict[str, Any] = {}
     if run.settings:
         about["generation"] = dict(run.settings)
-    if (run.folder / JUDGE).is_file():
+    if isinstance(suite, Judged) and (run.folder / JUDGE).is_file():
         about["judge"] = json.loads((run.folder / JUDGE).read_text(encoding="utf-8"))
+    if isinstance(suite, Judged) and (measured := noise(suite, run)):
+        about["judge_noise"] = measured
     return about

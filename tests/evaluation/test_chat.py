@@ -1,0 +1,150 @@
+"""The client of chat servers: what it sends, what it tries again, and what it refuses."""
+
+import pickle
+from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
+from email.utils import format_datetime
+from typing import Any
+
+import pytest
+from judge_stub import Stub, judge_stub
+
+from mdpo.evaluation.chat import Budget, BudgetError, ChatClient, ChatError, key_from
+from mdpo.evaluation.retrying import retry_after
+
+SECRET = "sk-very-secret"
+
+
+@pytest.fixture
+def stub() -> Iterator[Stub]:
+    with judge_stub() as each:
+        yield each
+
+
+def client(stub: Stub, waits: list[float] | None = None, **settings: Any) -> ChatClient:
+    return ChatClient(
+        stub.url, "judge", sleep=(waits if waits is not None else []).append, **settings
+    )
+
+
+def ask(chat: ChatClient, text: str, **settings: Any) -> Any:
+    with chat:
+        messages = [{"role": "user", "content": text}]
+        return chat.complete(messages, temperature=0.0, max_tokens=64, **settings)
+
+
+def test_a_request_is_what_the_protocol_says(stub: Stub):
+    reply = ask(client(stub, key=SECRET), "hello")
+    assert stub.bodies == [
+        {
+            "model": "judge",
+            "messages": [{"role": "user", "content": "hello"}],
+            "temperature": 0.0,
+            "max_tokens": 64,
+        }
+    ]
+    assert stub.keys == [f"Bearer {SECRET}"]
+    assert reply.text == "It is fine.\nRating: 5"
+    assert (reply.model, reply.finish_reason, reply.attempts) == ("judge", "stop", 1)
+    assert reply.usage == {"prompt_tokens": 10, "completion_tokens": 3}
+    ask(client(stub), "hello", seed=3)
+    assert stub.bodies[-1]["seed"] == 3
+    assert stub.keys[-1] is None
+
+
+@pytest.mark.parametrize(
+    ("text", "attempts"),
+    [("[[once500]]", 2), ("[[broken]]", 2), ("[[reset]]", 2), ("[[empty]]", 2), ("[[bold]]", 1)],
+)
+def test_failures_that_may_pass_are_tried_again(stub: Stub, text: str, attempts: int):
+    waits: list[float] = []
+    assert ask(client(stub, waits), text).attempts == attempts
+    assert len(waits) == attempts - 1
+    assert stub.asked[text] == attempts
+
+
+def test_a_server_that_asks_to_wait_is_waited_for(stub: Stub):
+    waits: list[float] = []
+    assert ask(client(stub, waits), "[[limit]]").attempts == 2
+    assert waits == [7.0]
+
+
+def test_a_slow_server_is_asked_again(stub: Stub):
+    assert ask(client(stub, timeout=0.3), "[[slow]]").attempts == 2
+
+
+def test_waits_grow_and_end(stub: Stub):
+    waits: list[float] = []
+    with pytest.raises(ChatError, match=r"answered 500 \(4 attempts at http"):
+        ask(client(stub, waits, attempts=4), "[[always500]]")
+    assert len(waits) == 3
+    for wait, base in zip(waits, (1, 2, 4), strict=True):
+        assert 0.5 * base <= wait <= 1.5 * base
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[[forbidden]]", r"answered 401 at http.*who are you.*--key-env"),
+        ("[[redirect]]", r"answered 302 .* redirects to"),
+        ("[[other]]", r"'judge' was asked and 'another' answered.*--allow-model-mismatch"),
+    ],
+)
+def test_what_does_not_pass_is_not_tried_again(stub: Stub, text: str, message: str):
+    with pytest.raises(ChatError, match=message) as caught:
+        ask(client(stub, key=SECRET), text)
+    assert SECRET not in str(caught.value)
+    assert sum(stub.asked.values()) == 1
+
+
+def test_another_model_is_taken_if_allowed(stub: Stub):
+    assert ask(client(stub, allow_other_model=True), "[[other]]").model == "another"
+
+
+def test_a_body_without_choices_fails(stub: Stub):
+    with pytest.raises(ChatError, match="without a choice"):
+        ask(client(stub, attempts=2), "[[nochoice]]")
+
+
+def test_missing_counts_of_tokens_are_no_failure(stub: Stub):
+    assert ask(client(stub), "[[nousage]]").usage == {}
+
+
+def test_a_budget_counts_every_call(stub: Stub):
+    budget = Budget(3)
+    ask(client(stub, budget=budget), "[[once500]]")
+    assert budget.spent == 2
+    ask(client(stub, budget=budget), "b")
+    with pytest.raises(BudgetError, match="budget of 3 calls is spent"):
+        ask(client(stub, budget=budget), "c")
+    assert sum(stub.asked.values()) == 3
+
+
+def test_no_server_is_said_so():
+    chat = ChatClient("http://127.0.0.1:9/v1", "judge", attempts=2, sleep=lambda _: None)
+    with pytest.raises(ChatError, match="connection failed: ConnectError"):
+        ask(chat, "hello")
+    with pytest.raises(ValueError, match="must begin with http"):
+        ChatClient("127.0.0.1:9", "judge")
+
+
+def test_the_key_stands_nowhere(stub: Stub, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("MY_KEY", SECRET)
+    key = key_from("MY_KEY")
+    assert key == SECRET
+    assert key_from("NO_SUCH_KEY") is None
+    chat = client(stub, key=key)
+    assert SECRET not in repr(chat) + str(vars(chat))
+    assert SECRET not in repr(ask(chat, "x"))
+    with pytest.raises(TypeError):  # locks cannot be pickled, so neither can the key
+        pickle.dumps(chat)
+
+
+def test_dates_and_seconds_of_retry_after():
+    assert retry_after(None) is None
+    assert retry_after("12") == 12.0
+    assert retry_after("-3") == 0.0
+    assert retry_after("soon") is None
+    later = datetime.now(timezone.utc) + timedelta(seconds=90)
+    assert 85 <= (retry_after(format_datetime(later, usegmt=True)) or 0) <= 90
+    assert retry_after("Wed, 21 Oct 2015 07:28:00 GMT") == 0.0
