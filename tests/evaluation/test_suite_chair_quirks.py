@@ -11,7 +11,7 @@ from benchmark_data import DATA, expected, needs_data
 
 from mdpo.evaluation.language.nouns import SENTENCE_END, TOKENIZER, spans, tokens
 from mdpo.evaluation.language.singular import singularize
-from mdpo.evaluation.results import score_responses, to_json
+from mdpo.evaluation.results import Answers, score_responses, to_json
 from mdpo.evaluation.suite import score_all, total
 from mdpo.evaluation.suites.chair import PAIRS, ChairSuite
 from mdpo.evaluation.suites.coco import GroundTruth, Vocabulary, annotation_files, description_rows
@@ -283,6 +283,17 @@ def test_nothing_named_is_undefined_and_not_zero(suite: ChairSuite):
     assert metrics["CHAIRs"]["value"] == 0.0
     assert metrics["CHAIRi"]["value"] is None
     assert metrics["Recall"]["value"] is None
+
+
+def test_images_whose_caption_failed_are_unscored(suite: ChairSuite):
+    answers = Answers({"1": "A dog."}, {"1": "A dog."}, failed=["2", "3"])
+    assert answers.missing(suite) == ["2", "3"]
+    found = to_json(score_responses(suite, answers))
+    assert found["metrics"]["CHAIRs"]["unscored"] == 2
+    assert found["responses"] == {"scored": 1, "failed": 2, "missing": 2}
+    found = to_json(score_responses(suite, answers, official=True))
+    assert found["metrics"]["Recall"]["n"] == 3
+    assert found["metrics"]["CHAIRs"]["unscored"] == 0
 
 
 def test_words_of_the_playground_are_found_in_singular_and_plural(tmp_path: Path):

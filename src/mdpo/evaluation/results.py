@@ -47,6 +47,18 @@ class Answers:
     failed: Sequence[str] = ()
     about: Mapping[str, Any] = field(default_factory=dict)
 
+    def missing(self, suite: Suite) -> list[str]:
+        """List the items that should have an answer and have none.
+
+        Args:
+            suite: The benchmark. Where it takes any images and has no list of items, what failed
+                is what is missing.
+
+        Returns:
+            Items, in order.
+        """
+        return [item for item in suite.items or self.failed if item not in self.responses]
+
 
 @dataclass(frozen=True)
 class Results:
@@ -116,13 +128,13 @@ def score_responses(
     if not answers.responses:
         raise ValueError("There must be at least one response to score, got none.")
     responses = dict(answers.responses)
-    empty = [item for item in suite.items if item not in responses] if official else []
+    empty = answers.missing(suite) if official else []
     responses |= dict.fromkeys(empty, "")
     plain = score_all(suite, responses)
     items = [_with_length(each, answers.texts) for each in plain]
     metrics = [*suite.metrics, *([LENGTH] if answers.texts else [])]
     estimates = summarise(items, metrics, seed=seed)
-    reach = _reaches(metrics, suite.items, items, set(responses))
+    reach = _reaches(metrics, suite.items or answers.failed, items, set(responses))
     scored = {name: numbers[0] for name, numbers in reach.items()}
     sums = total(items)
     floor = shuffled(suite, plain, responses, seed=seed)
@@ -213,7 +225,7 @@ def to_json(results: Results) -> dict[str, Any]:
         "responses": {
             "scored": len(results.answers.responses),
             "failed": len(results.answers.failed),
-            "missing": len(set(suite.items) - set(results.answers.responses)),
+            "missing": len(results.answers.missing(suite)),
         },
         **results.answers.about,
         "data": {path.name: _sha256(path) for path in suite.data_files},
@@ -247,7 +259,7 @@ def table(results: Results) -> list[str]:
         for name, value, interval, number, floor in rows
     ]
     lines += ["", f"{results.suite.name}, {_mode(results)}: language by {results.suite.backend}"]
-    missing = len(set(results.suite.items) - set(results.answers.responses))
+    missing = len(results.answers.missing(results.suite))
     if missing and not results.filled:
         failed = len(results.answers.failed)
         lines.append(f"{missing} items have no answer ({failed} failed); they are left out")
