@@ -23,6 +23,7 @@ VERBS: dict[str, str] = {
     "eval": "all of these in one go: generate, judge, score, report",
     "export": "write a run's answers in the format of the official scorer",
     "report": "compare scored runs: tables, differences, a page with the answers",
+    "compare": "let people vote blindly on two systems' answers, and count the votes",
     "playground": "write the tiny model and the made data that the demo uses",
     "demo": "train the playground's model by DPO and by mDPO, and compare",
 }

@@ -24,12 +24,14 @@ class Pictures:
         missing: Names that were asked for and not found, or not readable.
     """
 
-    def __init__(self, root: Path | None) -> None:
+    def __init__(self, root: Path | None, *, side: int = SIDE) -> None:
         """Look at what is there.
 
         Args:
             root: Folder of images; None takes none.
+            side: Longest side of a copy, in pixels.
         """
+        self._side = side
         self.urls: list[str] = []
         self.missing: set[str] = set()
         self._root = root
@@ -65,7 +67,8 @@ class Pictures:
         path = self._find(name, root)
         if path is not None and path not in self._copies:
             try:
-                self.urls.append(_as_url(open_image(path.relative_to(root), root=root)))
+                image = open_image(path.relative_to(root), root=root)
+                self.urls.append(_as_url(image, self._side))
             except ImageError:
                 path = None
             else:
@@ -82,9 +85,9 @@ class Pictures:
         return self._files.get(Path(name).name)
 
 
-def _as_url(image: Image.Image) -> str:
+def _as_url(image: Image.Image, side: int) -> str:
     """Write a small copy as a data URL."""
-    image.thumbnail((SIDE, SIDE))
+    image.thumbnail((side, side))
     buffer = io.BytesIO()
     image.save(buffer, format="JPEG", quality=QUALITY)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
