@@ -208,6 +208,12 @@ def test_both_halves_make_the_amber_score(suite: AmberSuite):
     assert found["AMBER"]["low"] is not None
 
 
+def test_the_length_is_that_of_descriptions(suite: AmberSuite):
+    found = metrics(suite, {"1": "a sky and a dog", "3": "No", "4": "Yes"})
+    assert found["length"]["value"] == 5.0
+    assert "length" not in metrics(suite, {"3": "No"})
+
+
 def test_baselines_of_both_halves(suite: AmberSuite):
     found = metrics(suite, {"1": "a sky", "2": "an apple", "3": "No"})
     assert found["Accuracy"]["baseline"] == {

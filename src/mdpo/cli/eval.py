@@ -47,11 +47,13 @@ def run(arguments: Sequence[str]) -> int:
         help="folder with a folder per benchmark (data/pope for pope), or that of the only one",
     )
     parser.add_argument("--out", type=Path, required=True, help="folder with a run per benchmark")
+    parser.add_argument("--images", type=Path, help="folder of images (default: that of the data)")
     values, rest = parser.parse_known_args(arguments)
     names = [suite_name(each) for each in values.suites.split(",")]
     if unknown := [name for name in names if name not in SUITES]:
         parser.error(f"{unknown[0]!r} is not a benchmark; known are {', '.join(SUITES)}")
     generate_flags, judge_flags = divide(rest)
+    generate_flags += ["--images", str(values.images)] if values.images else []
     folders = {name: data_folder(name, values.data, alone=len(names) == 1) for name in names}
     judged = _judged(folders)
     if judged and not judge_flags:
@@ -68,7 +70,8 @@ def run(arguments: Sequence[str]) -> int:
         for step in steps:
             if status := _call(step):
                 return status
-    return _call(["report", str(values.out), "--out", str(values.out)])
+    images = str(values.images or values.data)
+    return _call(["report", str(values.out), "--out", str(values.out), "--images", images])
 
 
 def divide(flags: Sequence[str]) -> tuple[list[str], list[str]]:

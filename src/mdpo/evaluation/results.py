@@ -14,7 +14,9 @@ import numpy as np
 from mdpo.evaluation.runs import ITEMS, METRICS, write_whole
 from mdpo.evaluation.statistics import Estimate
 from mdpo.evaluation.suite import (
+    Describing,
     ItemScore,
+    Judged,
     Metric,
     Suite,
     score_all,
@@ -131,8 +133,9 @@ def score_responses(
     empty = answers.missing(suite) if official else []
     responses |= dict.fromkeys(empty, "")
     plain = score_all(suite, responses)
-    items = [_with_length(each, answers.texts) for each in plain]
-    metrics = [*suite.metrics, *([LENGTH] if answers.texts else [])]
+    texts = _measured(suite, answers.texts)
+    items = [_with_length(each, texts) for each in plain]
+    metrics = [*suite.metrics, *([LENGTH] if texts else [])]
     estimates = summarise(items, metrics, seed=seed)
     reach = _reaches(metrics, suite.items or answers.failed, items, set(responses))
     scored = {name: numbers[0] for name, numbers in reach.items()}
@@ -289,6 +292,13 @@ def _reaches(
             counted[within, robust] = len(read), len(expected) - len(read), len(images)
         reaches[metric.name] = counted[within, robust]
     return reaches
+
+
+def _measured(suite: Suite, texts: Mapping[str, str]) -> Mapping[str, str]:
+    """Choose the answers whose length says something: descriptions, where there are any."""
+    if isinstance(suite, Judged) or not isinstance(suite, Describing):
+        return texts
+    return {item: text for item, text in texts.items() if suite.describes(item)}
 
 
 def _with_length(item: ItemScore, texts: Mapping[str, str]) -> ItemScore:
