@@ -4,6 +4,7 @@ import json
 import os
 import random
 import signal
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from tqdm.auto import tqdm
 
 from mdpo.cli import main
 from mdpo.conformance.tiny import TINY_MODELS
@@ -284,6 +286,8 @@ class Slow(Echo):
 def test_killed_at_random_moments(pictures: Path, tmp_path: Path):
     """Each item exists once; only a batch that was under way when killed is asked again."""
     prompts, draw = made_prompts(60), random.Random(0)
+    # The default lock is shared with forked children, and one that is killed never frees it.
+    tqdm.set_lock(threading.RLock())
     run(Echo(), prompts, pictures, tmp_path / "whole", batch_size=3)
     undisturbed = read_run(tmp_path / "whole").responses()
     out, log = tmp_path / "killed", tmp_path / "asked.txt"

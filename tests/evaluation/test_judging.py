@@ -4,6 +4,7 @@ import json
 import os
 import random
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 from judge_stub import Stub, judge_stub
+from tqdm.auto import tqdm
 
 from mdpo.cli import main
 from mdpo.evaluation.chat import Budget, ChatClient
@@ -286,6 +288,8 @@ def test_killed_at_random_moments(data: Path, tmp_path: Path):
     """Each item is judged once; only what was under way when killed is asked again."""
     answers = {f"i{k}": f"answer {k} " + ("[[bold]]" if k % 3 else "") for k in range(24)}
     draw, workers = random.Random(1), 2
+    # The default lock is shared with forked children, and one that is killed never frees it.
+    tqdm.set_lock(threading.RLock())
     with judge_stub(pause=0.003) as stub:
         whole = write_run(tmp_path / "whole", answers)
         judged(stub, data, whole)
