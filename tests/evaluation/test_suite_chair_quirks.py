@@ -112,7 +112,7 @@ def test_random_texts_by_a_naive_loop(suite: ChairSuite):
 @pytest.mark.parametrize(
     ("text", "official", "robust"),
     [
-        ("S cheesecake", [], ["cheesecake"]),  # ``s`` is a plural of nothing
+        ("S cheesecake", [], ["cheesecake"]),
         ("a MOTOR BIKE", [], ["motor bike"]),
         ("motor cycles", ["motor cycle"], ["motor cycle"]),
         ("a stove top oven", ["oven"], ["oven"]),
@@ -268,6 +268,23 @@ def test_annotations_that_are_not_coco_are_refused(folder: Path):
     (folder / "captions_val2014.json").rename(folder / "captions_train2014.json")
     with pytest.raises(ValueError, match=r"captions_train2014.json but not instances_train2014"):
         annotation_files(folder)
+
+
+def test_a_ground_truth_goes_before_annotations(folder: Path):
+    (folder / "instances_val2014.json").write_text("not read")
+    suite = truth_only(folder, {"1": ["skis"]})
+    assert suite.score("1", "A dog.").details["truth"] == ["skis"]
+    assert [path.name for path in suite.data_files] == ["synonyms.txt", "ground_truth.json"]
+
+
+def test_rules_that_find_other_objects_disagree(tmp_path: Path):
+    suite = truth_only(tmp_path, {"1": []})
+    assert suite.score("1", "A dog.").columns["disagreements"] == 0
+    (tmp_path / "synonyms.txt").write_text("axe\nchart, axes\n")
+    suite = ChairSuite.load(tmp_path)
+    assert [each.object for each in suite.official.mentions("axes")] == ["axe"]
+    assert [each.object for each in suite.robust.mentions("axes")] == ["chart"]
+    assert suite.score("1", "axes").columns["disagreements"] == 1
 
 
 def test_ground_truth_that_is_no_object_is_refused(tmp_path: Path):
