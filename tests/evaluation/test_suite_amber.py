@@ -4,7 +4,6 @@ import json
 import random
 from collections.abc import Mapping
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import nltk
@@ -68,7 +67,7 @@ def without_data(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(*_: object) -> None:
         raise LookupError
 
-    monkeypatch.setattr(nouns, "wordnet", SimpleNamespace(ensure_loaded=missing))
+    monkeypatch.setattr(nouns, "load_nouns", missing)
     monkeypatch.setattr(nltk.data, "find", missing)
 
 

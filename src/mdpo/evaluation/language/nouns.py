@@ -12,24 +12,11 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 
 from nltk import __version__ as nltk_version
-from nltk.corpus import wordnet
-from nltk.stem import WordNetLemmatizer
 from nltk.tokenize import NLTKWordTokenizer
 
-SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
-ENDINGS = (
-    ("s", ""),
-    ("ses", "s"),
-    ("ves", "f"),
-    ("xes", "x"),
-    ("zes", "z"),
-    ("ches", "ch"),
-    ("shes", "sh"),
-    ("men", "man"),
-    ("ies", "y"),
-)
-"""WordNet's endings of plurals, and what stands for them in the singular."""
+from mdpo.evaluation.language.wordnet import ENDINGS, load_nouns
 
+SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 IRREGULAR = {
     "brethren": "brother",
     "buffaloes": "buffalo",
@@ -146,7 +133,7 @@ def lemma_backend(vocabulary: Iterable[str]) -> tuple[Callable[[str], str], str]
         The function, and the name of the backend.
     """
     try:
-        wordnet.ensure_loaded()
+        nouns = load_nouns()
     except LookupError:
         known = frozenset(part for word in vocabulary for part in word.split())
         return (
@@ -155,8 +142,8 @@ def lemma_backend(vocabulary: Iterable[str]) -> tuple[Callable[[str], str], str]
             "corpora/wordnet where NLTK_DATA points for the official one",
         )
     return (
-        cache(WordNetLemmatizer().lemmatize),
-        f"nltk {nltk_version} tokens and lemmas of WordNet {wordnet.get_version()}",
+        cache(nouns.lemma),
+        f"nltk {nltk_version} tokens and lemmas of WordNet {nouns.version}",
     )
 
 

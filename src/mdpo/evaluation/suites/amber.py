@@ -7,11 +7,13 @@ halves up: (100 - CHAIR + F1) / 2, of the numbers as printed.
 """
 
 import json
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from mdpo.evaluation.language.places import look_beside
 from mdpo.evaluation.suite import (
     Array,
     ItemScore,
@@ -81,6 +83,7 @@ class AmberSuite:
             FileNotFoundError: If a file is missing.
             ValueError: If an annotated item has no query.
         """
+        look_beside(folder)
         found = {name: sorted(folder.rglob(name)) for name in FILES}
         queries = sorted(folder.rglob("query_all.json")) or [
             *sorted(folder.rglob("query_generative.json"))[:1],
@@ -180,12 +183,26 @@ class AmberSuite:
             Metrics by baseline.
         """
         images = [item for item in self.items if self.describes(item)]
-        questions = [item for item in self.items if not self.describes(item)]
-        answers = {"always Yes": "Yes", "always No": "No"}
         return {
             **constant_answers(self, {"empty description": ""}, images),
-            **constant_answers(self, answers, questions),
+            "always Yes": self._constant("yes"),
+            "always No": self._constant("no"),
         }
+
+    def _constant(self, answer: str) -> dict[str, float]:
+        """Score one answer to all questions, alike questions at once."""
+        truths = (
+            (each, str(self.annotations[item]["truth"])) for item, each in self.dimensions.items()
+        )
+        sums: Counter[str] = Counter()
+        for (dimension, truth), number in Counter(truths).items():
+            for column, value in discriminative.columns_of("", dimension, answer, truth).items():
+                sums[column] += number * int(value)
+        values = {
+            each.name: float(each.of({name: np.array(total) for name, total in sums.items()}))
+            for each in discriminative.metrics("", None)
+        }
+        return {name: value for name, value in values.items() if not np.isnan(value)}
 
     @classmethod
     def metrics_for(cls, columns: Collection[str]) -> Sequence[Metric]:

@@ -18,8 +18,8 @@ from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
-from mdpo.evaluation.language.nouns import ENDINGS
 from mdpo.evaluation.language.singular import singularize
+from mdpo.evaluation.language.wordnet import ENDINGS
 from mdpo.evaluation.suite import ItemScore, Metric, Prompt, count, share
 from mdpo.evaluation.suites.coco import (
     JOINED,
@@ -61,7 +61,7 @@ def official_vocabulary(objects: Mapping[str, str]) -> Vocabulary:
         The vocabulary. Lists other than COCO's have their own pairs joined too, unless the second
         word alone names the same object: the scorer leaves ``dining table`` apart.
     """
-    own = [word for word in objects if len(word.split(" ")) == len(word.split()) == 2]
+    own = [word for word in objects if len(word.split(" ")) == 2]
     own = [word for word in own if objects.get(word.split(" ")[1]) != objects[word]]
     joined = {pair: pair for pair in (*PAIRS, *own)}
     return Vocabulary(objects, joined | JOINED, singularize)

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mdpo.evaluation.language.nouns import lemma_backend
+from mdpo.evaluation.language.places import look_beside
 from mdpo.evaluation.suite import ItemScore, Metric, Prompt, share
 from mdpo.evaluation.suites.coco import (
     JOINED,
@@ -96,6 +97,7 @@ class ObjectHalBenchSuite:
         Raises:
             FileNotFoundError: If synonyms or annotations are missing.
         """
+        look_beside(folder)
         lists, questions = sorted(folder.rglob(SYNONYMS)), sorted(folder.rglob(QUESTIONS))
         instances, captions = annotation_files(folder)
         if not lists or not instances:

@@ -18,8 +18,9 @@ from typing import Any
 import nltk
 
 from mdpo.evaluation.judging.wording import Wording
-from mdpo.evaluation.language.nouns import ENDINGS, tokens
+from mdpo.evaluation.language.nouns import tokens
 from mdpo.evaluation.language.tagger import load_tagger
+from mdpo.evaluation.language.wordnet import ENDINGS
 from mdpo.evaluation.suite import ItemScore, Metric, Request, count
 from mdpo.evaluation.suites.amber_generative import TAGGER
 from mdpo.evaluation.suites.coco import GroundTruth, Vocabulary, counts
