@@ -117,7 +117,8 @@ def test_odd_replies_are_kept_and_failures_never_become_scores(
     assert set(verdicts.failed) == {"i10", "i11"}
     assert verdicts.judged == 11
     assert verdicts.waiting == 0
-    assert verdicts.tokens == {"prompt_tokens": 100, "completion_tokens": 30}
+    # Ten replies with counts, and the empty and the refused one, which cost as much.
+    assert verdicts.tokens == {"prompt_tokens": 120, "completion_tokens": 36}
     assert main(["score", "mmhal", str(run), "--data", str(data)]) == 0
     metrics = json.loads((run / "metrics.json").read_text())
     assert metrics["responses"] == {"scored": 11, "failed": 2, "missing": 13}

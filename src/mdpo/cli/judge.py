@@ -59,6 +59,8 @@ def build_parser() -> argparse.ArgumentParser:
     add("--repeats", type=int, default=1, help="replies per item, to measure the judge's noise")
     add("--max-calls", type=int, help="budget: most calls, repeated ones included")
     add("--concurrency", type=int, default=8, help="requests at a time (default: 8)")
+    add("--timeout", type=float, default=120.0, help="seconds for a reply (default: 120)")
+    add("--attempts", type=int, default=6, help="most calls for one reply (default: 6)")
     add("--retry-failed", action="store_true", help="ask again for what failed before")
     add("--allow-model-mismatch", action="store_true", help="take replies of another model")
     add("--price-in", type=float, help="per million tokens of prompts, for the cost")
@@ -73,7 +75,7 @@ def run(arguments: Sequence[str]) -> int:
         arguments: Command line after the verb.
 
     Returns:
-        Exit status: 1 if a request failed or the budget was spent.
+        Exit status: 1 if a request failed or judging stopped early.
 
     Raises:
         ValueError: If the benchmark is scored without a judge.
@@ -85,8 +87,10 @@ def run(arguments: Sequence[str]) -> int:
     model = values.model or (preset and preset.model)
     if not endpoint or not model:
         parser.error("give --judge NAME, or --endpoint URL and --model NAME")
-    if values.repeats < 1 or values.concurrency < 1:
-        parser.error("--repeats and --concurrency must be 1 or more")
+    if min(values.repeats, values.concurrency, values.attempts) < 1:
+        parser.error("--repeats, --concurrency and --attempts must be 1 or more")
+    if values.timeout <= 0 or (values.max_calls or 0) < 0:
+        parser.error("--timeout must be over 0 and --max-calls 0 or more")
     from mdpo.evaluation.chat import Budget, ChatClient, key_from
     from mdpo.evaluation.judging.run import calls_ahead, judge, tasks_of
     from mdpo.evaluation.judging.wording import read_wording
@@ -105,6 +109,8 @@ def run(arguments: Sequence[str]) -> int:
     tasks = tasks_of(suite, read_run(values.run).responses(), model, values.repeats)
     comparable, why = comparability(name, model, official_prompt=suite.wording.official)
     ahead = calls_ahead(tasks, values.run, retry_failed=values.retry_failed)
+    if preset and preset.retired and not values.endpoint:
+        _say(f"{model} answers no longer at {endpoint}, says its maker; --endpoint names another")
     _say(f"{ahead} calls ahead; {'comparable' if comparable else 'not comparable'}: {why}")
     with ChatClient(
         endpoint,
@@ -112,6 +118,8 @@ def run(arguments: Sequence[str]) -> int:
         key=key_from(values.key_env),
         budget=Budget(values.max_calls),
         allow_other_model=values.allow_model_mismatch,
+        attempts=values.attempts,
+        timeout=values.timeout,
     ) as client:
         verdicts = judge(
             client,
@@ -120,10 +128,10 @@ def run(arguments: Sequence[str]) -> int:
             settings={
                 "suite": name,
                 "model": model,
-                "prompt": suite.wording.origin,
                 "prompt_sha256": suite.wording.sha256,
             },
             about={
+                "prompt": suite.wording.origin,
                 "endpoint": endpoint,
                 "repeats": values.repeats,
                 "comparable": comparable,
@@ -182,12 +190,14 @@ def _tell(verdicts: Any, values: argparse.Namespace) -> int:
         item, message = next(iter(verdicts.failed.items()))
         _say(
             f"{len(verdicts.failed)} items failed, {item!r} for example: {message}\n"
-            "They stay unscored. The same command with --retry-failed asks again."
+            f"Failed: {', '.join(verdicts.failed)}. They stay unscored; the same command with "
+            "--retry-failed asks again."
         )
-    if verdicts.waiting:
+    if verdicts.others:
+        _say(f"not comparable: {', '.join(verdicts.others)} replied instead")
+    if verdicts.stopped:
         _say(
-            f"the budget is spent and {verdicts.waiting} replies are missing. The same command "
-            "goes on."
+            f"{verdicts.stopped}\n{verdicts.waiting} replies are missing. The same command goes on."
         )
     return 1 if verdicts.failed or verdicts.waiting else 0
 

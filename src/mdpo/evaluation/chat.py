@@ -7,7 +7,7 @@ The key is sent in one header and stands nowhere else.
 import os
 import random
 import threading
-import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,21 +19,38 @@ from mdpo.evaluation.retrying import PASSING, retry_after
 LONGEST_WAIT = 60.0
 """Seconds; a server that asks for more is waited for so long."""
 
+EMPTY = 3
+"""Replies without text that are paid for before a request counts as failed."""
 
-class ChatError(Exception):
+REFUSALS = frozenset({401, 402, 404})
+"""States that any other request would meet too, and redirects besides."""
+
+
+class ChatError(RuntimeError):
     """A request that failed for good; the message says why and what to do.
 
     Attributes:
         attempts: How often the server was asked.
+        usage: Tokens that were spent all the same.
     """
 
-    def __init__(self, message: str, attempts: int = 0) -> None:
+    def __init__(
+        self, message: str, attempts: int = 0, usage: Mapping[str, int] | None = None
+    ) -> None:
         super().__init__(message)
-        self.attempts = attempts
+        self.attempts, self.usage = attempts, dict(usage or {})
 
 
-class BudgetError(ChatError):
+class StopError(ChatError):
+    """Nothing further can be asked; the item of the request is not to blame."""
+
+
+class BudgetError(StopError):
     """The calls that were allowed are spent."""
+
+
+class RefusedError(StopError):
+    """The server takes no request: the key, the address or the name of the model is wrong."""
 
 
 class _PassingError(Exception):
@@ -44,6 +61,10 @@ class _PassingError(Exception):
         self.wait = wait
 
 
+class _EmptyError(_PassingError):
+    """A reply without text, which costs as much as one with."""
+
+
 @dataclass(frozen=True)
 class Reply:
     """What a server answered.
@@ -52,7 +73,7 @@ class Reply:
         text: Of the first choice.
         model: That the server says it asked.
         finish_reason: Such as ``stop`` or ``length``.
-        usage: Counts of tokens, as far as the server gives them.
+        usage: Counts of tokens over all attempts, as far as the server gives them.
         attempts: How often it was asked.
     """
 
@@ -96,8 +117,14 @@ def key_from(variable: str) -> str | None:
 
     Returns:
         The key; None if it is not set, which local servers do not mind.
+
+    Raises:
+        ValueError: If it cannot be sent in a header; the message does not repeat it.
     """
-    return os.environ.get(variable) or None
+    key = os.environ.get(variable, "").strip()
+    if not (key.isascii() and key.isprintable()):
+        raise ValueError(f"The key in {variable} must be one line of printable ASCII characters.")
+    return key or None
 
 
 class ChatClient:
@@ -119,7 +146,7 @@ class ChatClient:
         allow_other_model: bool = False,
         attempts: int = 6,
         timeout: float = 120.0,
-        sleep: Callable[[float], None] = time.sleep,
+        sleep: Callable[[float], object] | None = None,
     ) -> None:
         """Reach for a server; nothing is sent yet.
 
@@ -131,19 +158,25 @@ class ChatClient:
             allow_other_model: Whether a reply of another model than asked for is taken.
             attempts: Most calls for one request.
             timeout: Seconds until a call counts as failed.
-            sleep: Waits a number of seconds.
+            sleep: Waits a number of seconds; None waits until then or until ``stop``.
 
         Raises:
-            ValueError: If the address is not one of HTTP.
+            ValueError: If the address is not one of HTTP, or holds more than an address.
         """
-        if not base_url.startswith(("http://", "https://")):
-            raise ValueError(f"`--endpoint` must begin with http:// or https://, got {base_url!r}.")
+        if problem := _problem_of(base_url):
+            raise ValueError(f"`--endpoint` must {problem}.")
         self.url = base_url.rstrip("/") + "/chat/completions"
         self.model, self.budget = model, budget or Budget()
-        self._allow_other_model, self._attempts, self._sleep = allow_other_model, attempts, sleep
+        self._allow_other_model, self._attempts = allow_other_model, attempts
+        self._stopped = threading.Event()
+        self._sleep = sleep or self._stopped.wait
         headers = {"Authorization": f"Bearer {key}"} if key else {}
-        # A redirect would carry the key elsewhere.
-        self._http = httpx2.Client(headers=headers, timeout=timeout, follow_redirects=False)
+        self._http = httpx2.Client(
+            headers=headers,
+            timeout=timeout,
+            limits=httpx2.Limits(max_connections=None),  # waiting for a connection is no failure
+            follow_redirects=False,  # a redirect would carry the key elsewhere
+        )
         self._jitter = random.Random(0)
 
     def __enter__(self) -> "ChatClient":
@@ -153,6 +186,10 @@ class ChatClient:
     def __exit__(self, *_: object) -> None:
         """Close connections."""
         self._http.close()
+
+    def stop(self) -> None:
+        """Try nothing again: requests that wait end with ``StopError``, as do further ones."""
+        self._stopped.set()
 
     def complete(
         self,
@@ -174,8 +211,9 @@ class ChatClient:
             The reply.
 
         Raises:
-            ChatError: If it failed for good, another model replied, or (``BudgetError``) no
-                further call may be made.
+            ChatError: If it failed for good, or another model replied.
+            StopError: If nothing further can be asked: the budget is spent (``BudgetError``), the
+                server takes no request (``RefusedError``), or the client was stopped.
         """
         body: dict[str, Any] = {
             "model": self.model,
@@ -186,33 +224,46 @@ class ChatClient:
             body["max_tokens"] = max_tokens
         if seed is not None:
             body["seed"] = seed
-        last = _PassingError("nothing was tried")
-        for attempt in range(1, self._attempts + 1):
+        usage: Counter[str] = Counter()
+        empty = attempt = 0
+        while True:
+            if self._stopped.is_set():
+                raise StopError("Nothing further is asked.", attempt, usage)
             self.budget.spend()
+            attempt += 1
             try:
-                return self._checked(self._call(body), attempt)
+                written = self._call(body, attempt, usage)
+                usage.update(_tokens(written))
+                return self._checked(written, attempt, usage)
             except _PassingError as error:
-                last = error
-            if attempt < self._attempts:
-                self._sleep(self._pause(attempt, last.wait))
-        raise ChatError(f"{last} ({self._attempts} attempts at {self.url}).", self._attempts)
+                empty += isinstance(error, _EmptyError)
+                if attempt >= self._attempts or empty >= EMPTY:
+                    message = f"{error} ({attempt} attempts at {self.url})."
+                    raise ChatError(message, attempt, usage) from None
+                wait = self._pause(attempt, error.wait)
+            self._sleep(wait)
 
-    def _call(self, body: Mapping[str, Any]) -> Mapping[str, Any]:
+    def _call(
+        self, body: Mapping[str, Any], attempt: int, usage: Mapping[str, int]
+    ) -> Mapping[str, Any]:
         """Send one request and parse what comes."""
         try:
             response = self._http.post(self.url, json=body)
         except httpx2.TimeoutException:
             raise _PassingError("The server did not answer in time") from None
-        except httpx2.TransportError as error:
+        except httpx2.RequestError as error:
             raise _PassingError(f"The connection failed: {type(error).__name__}") from None
-        if response.status_code in PASSING:
+        status = response.status_code
+        if status in PASSING or status >= 500:
             wait = retry_after(response.headers.get("Retry-After"))
-            raise _PassingError(f"The server answered {response.status_code}", wait)
-        if response.status_code != 200:
-            raise ChatError(
-                f"The server answered {response.status_code} at {self.url}: "
-                f"{response.text[:200]!r}. {_remedy(response.status_code)}",
-                1,
+            raise _PassingError(f"The server answered {status}", wait)
+        if status != 200:
+            refused = status in REFUSALS or 300 <= status < 400
+            raise (RefusedError if refused else ChatError)(
+                f"The server answered {status} at {self.url}: "
+                f"{self._without_key(response.text)[:200]!r}. {_remedy(status)}",
+                attempt,
+                usage,
             )
         try:
             written = response.json()
@@ -222,7 +273,12 @@ class ChatClient:
             raise _PassingError("The server answered no JSON object")
         return written
 
-    def _checked(self, written: Mapping[str, Any], attempt: int) -> Reply:
+    def _without_key(self, text: str) -> str:
+        """Blot out the key, which some servers repeat."""
+        key = self._http.headers.get("Authorization", "").removeprefix("Bearer ")
+        return text.replace(key, "[key]") if key else text
+
+    def _checked(self, written: Mapping[str, Any], attempt: int, usage: Mapping[str, int]) -> Reply:
         """Take the reply out of a body."""
         try:
             choice = written["choices"][0]
@@ -230,24 +286,44 @@ class ChatClient:
         except (KeyError, IndexError, TypeError):
             raise _PassingError("The server answered without a choice") from None
         if not isinstance(text, str) or not text.strip():
-            raise _PassingError("The server answered with no text")
+            raise _EmptyError("The server answered with no text")
         model = str(written.get("model", self.model))
         if model != self.model and not self._allow_other_model:
             raise ChatError(
                 f"Model {self.model!r} was asked and {model!r} answered. Name that one, or allow "
                 "it by --allow-model-mismatch.",
                 attempt,
+                usage,
             )
-        usage = written.get("usage")
-        counts = {} if not isinstance(usage, dict) else usage
-        whole = {name: n for name, n in counts.items() if isinstance(n, int)}
-        return Reply(text, model, choice.get("finish_reason"), whole, attempt)
+        return Reply(text, model, choice.get("finish_reason"), dict(usage), attempt)
 
     def _pause(self, attempt: int, asked: float | None) -> float:
-        """Say how long to wait: what the server asks, or twice as long each time."""
-        if asked is not None:
-            return min(asked, LONGEST_WAIT)
-        return min(2.0 ** (attempt - 1), LONGEST_WAIT) * (0.5 + self._jitter.random())
+        """Say how long to wait: twice as long each time, or longer if the server asks for it."""
+        wait = min(2.0 ** (attempt - 1), LONGEST_WAIT) * (0.5 + self._jitter.random())
+        return max(wait, min(asked or 0.0, LONGEST_WAIT))
+
+
+def _problem_of(base_url: str) -> str | None:
+    """Say what is wrong with an address; keys in it would stand in records and messages."""
+    try:
+        url = httpx2.URL(base_url)
+    except httpx2.InvalidURL:
+        return "be an address such as http://host:8000/v1"
+    if url.userinfo or url.query or url.fragment:
+        return (
+            "be a plain address, without user, password or anything after `?` or `#`; keys are "
+            "taken from the environment variable named by --key-env"
+        )
+    if url.scheme not in ("http", "https") or not url.host:
+        return f"begin with http:// or https:// and a host, got {base_url!r}"
+    return None
+
+
+def _tokens(written: Mapping[str, Any]) -> dict[str, int]:
+    """Take the counts of tokens that a server gives."""
+    usage = written.get("usage")
+    counts = usage.items() if isinstance(usage, dict) else ()
+    return {name: n for name, n in counts if isinstance(n, int) and not isinstance(n, bool)}
 
 
 def _remedy(status: int) -> str:
@@ -256,6 +332,8 @@ def _remedy(status: int) -> str:
         return "Set the server's key in the environment variable named by --key-env."
     if status == 404:
         return "Look at --endpoint (it ends in /v1 at most servers) and at the model's name."
+    if status == 402:
+        return "The account of the key has no funds left."
     if 300 <= status < 400:
         return "Give --endpoint the address that the server redirects to."
     return "The request is not tried again."

@@ -189,9 +189,11 @@ class Judged(Protocol):
     """A benchmark that scores what a judge says of answers, and not the answers.
 
     Attributes:
+        items: Ids of all items, in order.
         wording: In which the judge is asked; may be replaced by the user's copy of the official.
     """
 
+    items: Sequence[str]
     wording: Wording
 
     def request(self, item: str, response: str) -> Request | str:

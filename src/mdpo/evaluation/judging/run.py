@@ -2,10 +2,11 @@
 
 Records are appended to ``judgments.jsonl`` as replies come, under a key that is the hash of the
 request. A reply that is recorded is never asked for again; a request that was under way when the
-process was killed is, as nothing is known of it.
+process was killed is, as nothing is known of it. An interrupt or a spent budget loses no reply:
+those that are under way are waited for.
 """
 
-import threading
+from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -14,10 +15,13 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from mdpo.evaluation.chat import BudgetError, ChatClient, ChatError
+from mdpo.evaluation.chat import ChatClient, ChatError, StopError
 from mdpo.evaluation.journal import Journal, Record, content_key
 from mdpo.evaluation.runs import JUDGE, JUDGMENTS, claim, read_run
 from mdpo.evaluation.suite import Judged, Request
+
+HOPELESS = 8
+"""Requests that fail one after the other before nothing further is asked."""
 
 
 @dataclass(frozen=True)
@@ -44,16 +48,20 @@ class Verdicts:
     Attributes:
         judged: Replies, those from before included.
         failed: Requests that failed, by item, with a message.
-        waiting: Replies that are still missing because the budget is spent.
+        waiting: Replies that are still missing because judging stopped early.
+        stopped: Why it did; None if it did not.
         calls: Made this time.
-        tokens: Of prompts and completions, over the whole run.
+        tokens: Of prompts and completions, over the whole run, those of failures included.
+        others: Models that replied instead of the one that was asked.
     """
 
     judged: int
     failed: Mapping[str, str]
     waiting: int
+    stopped: str | None
     calls: int
     tokens: Mapping[str, int]
+    others: Sequence[str]
 
 
 def tasks_of(
@@ -69,7 +77,16 @@ def tasks_of(
 
     Returns:
         Tasks in the order of responses, repeat by repeat.
+
+    Raises:
+        ValueError: If an answer is to an item that the benchmark's data do not have.
     """
+    known = set(suite.items)
+    if known and (foreign := [item for item in responses if item not in known]):
+        raise ValueError(
+            f"Item {foreign[0]!r} is not in the data ({len(foreign)} such items). Give the --data "
+            "that the answers were generated with."
+        )
     requests = {item: suite.request(item, text) for item, text in responses.items()}
     return [
         Task(item, repeat, request, _key(request, model, repeat))
@@ -95,7 +112,8 @@ def judge(
         tasks: All that are wanted.
         out: Folder of the run.
         settings: What replies depend on besides requests; a run is resumed only with the same.
-        about: What else is written down and may differ.
+        about: What else is written down and may differ; counts are added, and if another model
+            replied, that numbers are not comparable.
         concurrency: Requests at a time.
         retry_failed: Whether to ask again what failed before.
 
@@ -115,12 +133,14 @@ def judge(
                     f"{out} holds a judgment of another answer or prompt of item {task.item!r}. "
                     "Take another folder."
                 )
-        done = {k for k, each in latest.items() if "reply" in each or not retry_failed}
-        waiting = [each for each in tasks if (each.item, each.repeat) not in done]
+        waiting = _missing(tasks, latest, retry_failed=retry_failed)
         before_calls = client.budget.spent
         with tqdm(total=len(tasks), initial=len(tasks) - len(waiting), desc="judging") as bar:
-            left = _ask_all(client, waiting, journal, bar, concurrency)
-        return _verdicts(journal.records, left, client.budget.spent - before_calls)
+            stopped = _ask_all(client, waiting, journal, bar, concurrency)
+        calls = client.budget.spent - before_calls
+        verdicts = _verdicts(journal.records, tasks, client.model, stopped, calls)
+        claim(out / JUDGE, settings, about=_told(about or {}, verdicts, client.model))
+        return verdicts
 
 
 def calls_ahead(tasks: Sequence[Task], out: Path, *, retry_failed: bool = False) -> int:
@@ -135,34 +155,60 @@ def calls_ahead(tasks: Sequence[Task], out: Path, *, retry_failed: bool = False)
         Their number, without any that are repeated because they fail.
     """
     latest = {(each["item"], each["repeat"]): each for each in read_run(out).judgments}
-    done = {k for k, each in latest.items() if "reply" in each or not retry_failed}
-    asked = (each for each in tasks if isinstance(each.request, Request))
-    return sum((each.item, each.repeat) not in done for each in asked)
+    missing = _missing(tasks, latest, retry_failed=retry_failed)
+    return sum(isinstance(each.request, Request) for each in missing)
+
+
+def _missing(
+    tasks: Sequence[Task], latest: Mapping[tuple[str, int], Record], *, retry_failed: bool
+) -> list[Task]:
+    """List the tasks without a reply; those that failed, to the same request, only if wanted."""
+    return [
+        task
+        for task in tasks
+        if (before := latest.get((task.item, task.repeat))) is None
+        or ("reply" not in before and (retry_failed or before["key"] != task.key))
+    ]
 
 
 def _ask_all(
     client: ChatClient, tasks: Sequence[Task], journal: Journal, bar: Any, concurrency: int
-) -> int:
-    """Ask, a few at a time, and record replies as they come; count what the budget left out."""
-    stop = threading.Event()
-    left, queue = 0, list(reversed(tasks))
-    running: dict[Future, Task] = {}
+) -> str | None:
+    """Ask, a few at a time, and record replies as they come; say why it stopped early, if so."""
+    queue, running = deque(tasks), dict[Future, Task]()
+    stopped, in_a_row = None, 0
+
+    def record(future: Future) -> None:
+        nonlocal stopped, in_a_row
+        task = running.pop(future)
+        try:
+            outcome = future.result()
+        except StopError as error:
+            stopped = stopped or str(error)
+            client.stop()
+            return
+        journal.append(_base(task, client.model) | outcome)
+        bar.update()
+        in_a_row = in_a_row + 1 if "error" in outcome else 0
+        if in_a_row == HOPELESS:
+            stopped = stopped or f"{HOPELESS} requests in a row failed, at last: {outcome['error']}"
+            client.stop()
+
     with ThreadPoolExecutor(concurrency) as pool:
-        while queue or running:
-            while queue and len(running) < concurrency and not stop.is_set():
-                task = queue.pop()
-                running[pool.submit(_ask, client, task)] = task
-            if not running:
-                break
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                task = running.pop(future)
-                try:
-                    journal.append(_base(task, client.model) | future.result())
-                    bar.update()
-                except BudgetError:
-                    stop.set()
-                    left += 1
-    return left + len(queue)
+        try:
+            while running or (queue and stopped is None):
+                while queue and stopped is None and len(running) < concurrency:
+                    task = queue.popleft()
+                    running[pool.submit(_ask, client, task)] = task
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    record(future)
+        except BaseException:
+            # An interrupt, for one. What is under way is paid for.
+            client.stop()
+            for future in list(running):
+                record(future)
+            raise
+    return stopped
 
 
 def _ask(client: ChatClient, task: Task) -> Record:
@@ -174,10 +220,10 @@ def _ask(client: ChatClient, task: Task) -> Record:
         reply = client.complete(
             request.messages, temperature=request.temperature, max_tokens=request.max_tokens
         )
-    except BudgetError:
+    except StopError:
         raise
     except ChatError as error:
-        return {"error": str(error), "attempts": error.attempts}
+        return {"error": str(error), "attempts": error.attempts, "usage": error.usage}
     return {
         "reply": reply.text,
         "model": reply.model,
@@ -205,7 +251,9 @@ def _key(request: Request | str, model: str, repeat: int) -> str:
     return content_key([model, messages, request.temperature, request.max_tokens, repeat])
 
 
-def _verdicts(records: Sequence[Record], left: int, calls: int) -> Verdicts:
+def _verdicts(
+    records: Sequence[Record], tasks: Sequence[Task], model: str, stopped: str | None, calls: int
+) -> Verdicts:
     """Count."""
     latest = {(each["item"], each["repeat"]): each for each in records}
     failed = {item: str(e["error"]) for (item, _), e in latest.items() if "error" in e}
@@ -214,4 +262,21 @@ def _verdicts(records: Sequence[Record], left: int, calls: int) -> Verdicts:
         name: sum(each.get("usage", {}).get(name, 0) for each in records)
         for name in ("prompt_tokens", "completion_tokens")
     }
-    return Verdicts(len(latest) - number, failed, left, calls, tokens)
+    return Verdicts(
+        judged=len(latest) - number,
+        failed=failed,
+        waiting=sum((each.item, each.repeat) not in latest for each in tasks),
+        stopped=stopped,
+        calls=calls,
+        tokens=tokens,
+        others=sorted({each["model"] for each in records if each.get("model")} - {model}),
+    )
+
+
+def _told(about: Mapping[str, Any], verdicts: Verdicts, model: str) -> Mapping[str, Any]:
+    """What ``judge.json`` says besides settings when judging ends."""
+    told = {**about, "judged": verdicts.judged, "failed": len(verdicts.failed), **verdicts.tokens}
+    if verdicts.others:
+        why = f"{model} was asked and {', '.join(verdicts.others)} replied"
+        told |= {"comparable": False, "why": why}
+    return told

@@ -277,11 +277,13 @@ class HallusionBenchJudgeSuite(HallusionBenchSuite):
             response: The model's answer.
 
         Returns:
-            The request: one message.
+            The request: one message. The official script leaves the temperature to the server,
+            where it is 1; in our words it is 0, so that a reply can be had again.
         """
         row = self.rows[item]
         text = self.wording.fill(str(row["question"]), str(row["gt_answer_details"]), response)
-        return Request([{"role": "user", "content": text}])
+        warmth = 1.0 if self.wording.official else 0.0
+        return Request([{"role": "user", "content": text}], temperature=warmth)
 
     def read_answers(self, path: Path) -> Mapping[str, str]:
         """Read a model's answers, to have them judged: rows with ``model_prediction``.

@@ -219,22 +219,31 @@ class MMHalSuite:
 
         Returns:
             The request: one message, temperature 0, as officially.
+
+        Raises:
+            ValueError: If the row lacks what the judge must know.
         """
-        row = self.rows[item]
-        contents = ", ".join(map(str, row["image_content"]))
-        text = self.wording.fill(contents, str(row["question"]), str(row["gt_answer"]), response)
+        row, place = self.rows[item], f"{TEMPLATE}: row {item!r}"
+        contents = row.get("image_content")
+        if not isinstance(contents, list):
+            raise ValueError(f"{place}: `image_content` must be a list, got {contents!r}.")
+        question, truth = (value_of(row, [name], place) for name in ("question", "gt_answer"))
+        text = self.wording.fill(", ".join(map(str, contents)), question, truth, response)
         return Request([{"role": "user", "content": text}])
 
     def prompts(self) -> Sequence[Prompt]:
         """List what a model is asked.
 
         Returns:
-            Questions; images are named as in their address, ``image_src``.
+            Questions; images are named as in their address, ``image_src``, or by ``image_id``
+            with ``.jpg`` where the row has no address.
         """
-        return [
-            Prompt(item, [str(row["image_src"]).rpartition("/")[2]], str(row["question"]))
-            for item, row in self.rows.items()
-        ]
+        prompts = []
+        for item, row in self.rows.items():
+            image = str(row.get("image_src") or f"{item}.jpg").rpartition("/")[2]
+            question = value_of(row, ["question"], f"{TEMPLATE}: row {item!r}")
+            prompts.append(Prompt(item, [image], question))
+        return prompts
 
     def export(self, responses: Mapping[str, str], out: Path) -> Sequence[Path]:
         """Write the official template with ``model_answer`` filled in.
