@@ -57,7 +57,8 @@ def words(suite: ChairSuite, text: str, *, robust: bool = False) -> list[str]:
 @pytest.mark.parametrize(
     ("plural", "singular"),
     [
-        *(("dogs", "dog"), ("bus", "bu"), ("buses", "bus"), ("tennis", "tenni"), ("ties", "ty")),
+        ("bus", "bu"),  # codespell:ignore bu
+        *(("dogs", "dog"), ("buses", "bus"), ("tennis", "tenni"), ("ties", "ty")),
         *(("glass", "glas"), ("glasses", "glass"), ("women", "woman"), ("people", "person")),
         *(("canoes", "cano"), ("magpies", "magpy"), ("knives", "knife"), ("leaves", "leaf")),
         *(("hour", "hmy"), ("ice", "ice"), ("ring", "ring"), ("cookies", "cookies")),
