@@ -2,8 +2,8 @@
 
 The rules are those of ``singularize`` in pattern.en (De Smedt and Daelemans 2012, BSD-3), which
 come from the Inflector of Bermi Ferrer (2006, MIT). They are applied to every token, whatever it
-is in its sentence, so ``glass`` becomes ``glas``, ``tennis`` ``tenni``, ``ties`` ``ty`` and ``four``
-``fmy``. Published figures rest on them.
+is in its sentence, so ``glass`` becomes ``glas``, ``tennis`` ``tenni``, ``ties`` ``ty`` and
+``four`` ``fmy``. Published figures rest on them.
 """
 
 import re
