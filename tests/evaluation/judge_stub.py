@@ -18,6 +18,8 @@ REPLIES = {
     "list": '["dog", "cat"]',
     "fenced": '```json\n["dog"]\n```',
     "prose": "There is a dog.",
+    "right": "correct",
+    "wrong": "Incorrect.",
 }
 
 
@@ -47,7 +49,7 @@ class Stub(ThreadingHTTPServer):
 
 
 class Handler(BaseHTTPRequestHandler):
-    server: Stub
+    server: Stub  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def do_POST(self) -> None:
         stub = self.server
@@ -84,6 +86,19 @@ class Handler(BaseHTTPRequestHandler):
             return self.send(500, b"oops")
         if name == "always500":
             return self.send(500, b"oops")
+        if name == "once520" and first:
+            return self.send(520, b"oops")
+        if name.startswith("wait"):
+            return self.send(429, b"slow down", {"Retry-After": name.removeprefix("wait")})
+        if name == "locked" and self.headers.get("Authorization") != "Bearer good":
+            return self.send(401, b"locked")
+        if name == "gone":
+            return self.send(404, b"no such model")
+        if name == "echo":
+            # As far as the cut of the message, so that half of the key would be left.
+            return self.send(400, b"." * 180 + str(self.headers["Authorization"]).encode())
+        if name == "void":
+            reply["choices"][0]["message"]["content"] = None
         if name == "forbidden":
             return self.send(401, b"who are you")
         if name == "redirect":

@@ -1,6 +1,8 @@
 """The client of chat servers: what it sends, what it tries again, and what it refuses."""
 
 import pickle
+import threading
+import time
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
@@ -9,7 +11,16 @@ from typing import Any
 import pytest
 from judge_stub import Stub, judge_stub
 
-from mdpo.evaluation.chat import Budget, BudgetError, ChatClient, ChatError, key_from
+from mdpo.evaluation.chat import (
+    EMPTY,
+    Budget,
+    BudgetError,
+    ChatClient,
+    ChatError,
+    RefusedError,
+    StopError,
+    key_from,
+)
 from mdpo.evaluation.retrying import retry_after
 
 SECRET = "sk-very-secret"
@@ -54,7 +65,14 @@ def test_a_request_is_what_the_protocol_says(stub: Stub):
 
 @pytest.mark.parametrize(
     ("text", "attempts"),
-    [("[[once500]]", 2), ("[[broken]]", 2), ("[[reset]]", 2), ("[[empty]]", 2), ("[[bold]]", 1)],
+    [
+        ("[[once500]]", 2),
+        ("[[once520]]", 2),
+        ("[[broken]]", 2),
+        ("[[reset]]", 2),
+        ("[[empty]]", 2),
+        ("[[bold]]", 1),
+    ],
 )
 def test_failures_that_may_pass_are_tried_again(stub: Stub, text: str, attempts: int):
     waits: list[float] = []
@@ -138,6 +156,112 @@ def test_the_key_stands_nowhere(stub: Stub, monkeypatch: pytest.MonkeyPatch):
     assert SECRET not in repr(ask(chat, "x"))
     with pytest.raises(TypeError):  # locks cannot be pickled, so neither can the key
         pickle.dumps(chat)
+
+
+def test_a_key_that_the_server_repeats_is_blotted_out(stub: Stub):
+    with pytest.raises(ChatError, match=r"400 at .*\[key\]") as caught:
+        ask(client(stub, key=SECRET), "[[echo]]")
+    assert not isinstance(caught.value, StopError)
+    assert SECRET[:4] not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "http://me:hidden@127.0.0.1/v1",
+        "http://hidden@127.0.0.1/v1",
+        "http://127.0.0.1/v1?key=hidden",
+        "http://127.0.0.1/v1#hidden",
+    ],
+)
+def test_addresses_hold_no_keys(address: str):
+    with pytest.raises(ValueError, match="must be a plain address") as caught:
+        ChatClient(address, "judge")
+    assert "hidden" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "address", ["ftp://127.0.0.1/v1", "http://", "http:///v1", "http://127.0.0.1:port/v1"]
+)
+def test_what_is_no_address_is_refused(address: str):
+    with pytest.raises(ValueError, match="`--endpoint` must be"):
+        ChatClient(address, "judge")
+
+
+def test_keys_are_one_line(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("MY_KEY", f" {SECRET}\n")
+    assert key_from("MY_KEY") == SECRET
+    monkeypatch.setenv("MY_KEY", "")
+    assert key_from("MY_KEY") is None
+    for broken in (f"{SECRET}\nX-Other: 1", f"{SECRET}\u00e9"):
+        monkeypatch.setenv("MY_KEY", broken)
+        with pytest.raises(ValueError, match="key in MY_KEY must be one line") as caught:
+            key_from("MY_KEY")
+        assert SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["[[forbidden]]", "[[gone]]", "[[redirect]]"])
+def test_what_no_request_would_pass_is_told_apart(stub: Stub, text: str):
+    with pytest.raises(RefusedError):
+        ask(client(stub), text)
+
+
+def test_another_model_is_not_the_servers_refusal(stub: Stub):
+    with pytest.raises(ChatError) as caught:
+        ask(client(stub), "[[other]]")
+    assert not isinstance(caught.value, StopError)
+    assert caught.value.usage == {"prompt_tokens": 10, "completion_tokens": 3}
+
+
+def test_tokens_of_all_attempts_are_counted(stub: Stub):
+    assert ask(client(stub), "[[empty]]").usage == {"prompt_tokens": 20, "completion_tokens": 6}
+    assert ask(client(stub), "[[once500]]").usage == {"prompt_tokens": 10, "completion_tokens": 3}
+
+
+def test_replies_without_text_are_not_paid_for_for_ever(stub: Stub):
+    with pytest.raises(ChatError, match=r"no text \(3 attempts") as caught:
+        ask(client(stub), "[[void]]")
+    assert (caught.value.attempts, EMPTY) == (3, 3)
+    assert caught.value.usage == {"prompt_tokens": 30, "completion_tokens": 9}
+
+
+def test_short_waits_grow_all_the_same_and_long_ones_are_cut(stub: Stub):
+    waits: list[float] = []
+    with pytest.raises(ChatError, match="answered 429"):
+        ask(client(stub, waits, attempts=5), "[[wait0]]")
+    for wait, base in zip(waits, (1, 2, 4, 8), strict=True):
+        assert 0.5 * base <= wait <= 1.5 * base
+    waits.clear()
+    with pytest.raises(ChatError):
+        ask(client(stub, waits, attempts=2), "[[wait9999]]")
+    assert waits == [60.0]
+
+
+def test_a_client_that_is_stopped_asks_nothing(stub: Stub):
+    chat = client(stub)
+    chat.stop()
+    with pytest.raises(StopError, match="Nothing further is asked"):
+        ask(chat, "x")
+    assert not stub.asked
+
+
+def test_a_request_that_waits_is_stopped(stub: Stub):
+    chat, ends = ChatClient(stub.url, "judge"), list[Exception]()
+
+    def wait_for_it() -> None:
+        try:
+            ask(chat, "[[limit]]")
+        except StopError as error:
+            ends.append(error)
+
+    thread = threading.Thread(target=wait_for_it)
+    thread.start()
+    while not stub.asked or stub.running:
+        time.sleep(0.01)
+    chat.stop()
+    thread.join(timeout=5)  # it was told to wait for seven seconds
+    assert not thread.is_alive()
+    assert len(ends) == sum(stub.asked.values()) == 1
 
 
 def test_dates_and_seconds_of_retry_after():

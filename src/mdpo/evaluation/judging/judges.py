@@ -1,8 +1,8 @@
 """Judges that papers used, and what their numbers can be compared with.
 
 OpenAI's list of deprecations (October 2026) says of all of them that they answer no longer, the
-last since 23 October 2026: published numbers can then be compared only with replies that were recorded
-before, or that another server gives which still has the model.
+last since 23 October 2026: published numbers can then be compared only with replies that were
+recorded before, or that another server gives which still has the model.
 """
 
 from collections.abc import Mapping
