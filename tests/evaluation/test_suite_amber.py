@@ -13,7 +13,6 @@ from benchmark_data import DATA, expected, needs_data
 from mdpo.evaluation.language import nouns
 from mdpo.evaluation.language.similarity import PAIRS, similar_words
 from mdpo.evaluation.results import SHUFFLED, score_responses, to_json
-from mdpo.evaluation.suites import amber_generative
 from mdpo.evaluation.suites.amber import AmberSuite
 from mdpo.evaluation.suites.amber_discriminative import official_answer
 from mdpo.evaluation.suites.amber_generative import Annotation, Dictionary, nouns_by_rules
@@ -239,6 +238,22 @@ def test_formats(suite: AmberSuite, tmp_path: Path):
         suite.read(lines)
 
 
+def test_several_responses_to_an_item_all_count(suite: AmberSuite, tmp_path: Path):
+    rows = [{"id": 1, "response": text} for text in ("a sky", "a dog", "a cat")]
+    rows += [{"id": 3, "response": text} for text in ("No", "Yes")]
+    (tmp_path / "a.json").write_text(json.dumps(rows))
+    responses = suite.read(tmp_path / "a.json")
+    assert list(responses) == ["1", "1/2", "1/3", "3", "3/2"]
+    found = metrics(suite, responses)
+    assert found["Hal"]["exact"] == pytest.approx(200 / 3)
+    assert found["Hal"]["n"] == 3
+    assert found["Hal"]["unscored"] == 1
+    assert found["existence/Accuracy"]["value"] == 50.0
+    assert found["existence/Accuracy"]["n"] == 2
+    (file,) = suite.export(responses, tmp_path)
+    assert len(json.loads(file.read_text())) == 5
+
+
 def test_prompts_name_images_and_items(suite: AmberSuite):
     first, *_, last = suite.prompts()
     assert (first.item, list(first.images), first.text) == ("1", ["AMBER_2.jpg"], "question 1?")
@@ -303,25 +318,17 @@ def official(monkeypatch: pytest.MonkeyPatch) -> AmberSuite:
 
 
 @needs_data
-def test_published_cases(official: AmberSuite):
+def test_published_cases(official: AmberSuite, tmp_path: Path):
     cases = expected("amber_generative")
     names = ("CHAIR", "Cover", "Hal", "Cog")
-    items = []
     for case in cases["items"]:
         item = str(case["id"])
         results = score_responses(official, {item: case["response"]})
-        items.append(results.items[0])
         assert {name: results.official[name] for name in names} == {n: case[n] for n in names}
-    sums: dict[str, Any] = {}
-    for each in items:
-        for name, value in each.columns.items():
-            sums[name] = sums.get(name, 0.0) + value
-    together = {
-        each.name: each.official(sums)
-        for each in amber_generative.metrics("", None)
-        if each.official
-    }
-    assert together == cases["together"]
+    rows = [{"id": case["id"], "response": case["response"]} for case in cases["items"]]
+    (tmp_path / "all.json").write_text(json.dumps(rows))
+    found = score_responses(official, official.read(tmp_path / "all.json")).official
+    assert {name: found[name] for name in names} == cases["together"]
 
 
 @needs_data

@@ -27,7 +27,7 @@ from mdpo.evaluation.suite import (
 from mdpo.evaluation.suites import amber_discriminative as discriminative
 from mdpo.evaluation.suites import amber_generative as generative
 from mdpo.evaluation.suites.amber_generative import Annotation, Dictionary, Noun, Nouns
-from mdpo.evaluation.suites.rows import Row, by_item, read_rows, response_files, value_of
+from mdpo.evaluation.suites.rows import Row, read_rows, response_files, value_of
 
 FILES = ("annotations.json", "relation.json", "safe_words.txt")
 QUERIES = "query_all.json, or query_generative.json and query_discriminative.json"
@@ -60,10 +60,10 @@ class AmberSuite:
         self.backend: str = self.nouns.backend
         self.metrics: Sequence[Metric] = [
             *generative.metrics("", self.describes),
-            *discriminative.metrics("", self.dimensions.get),
+            *discriminative.metrics("", self.dimension),
             Metric("AMBER", "higher", _amber, _official_amber),
             *generative.metrics("robust/", self.describes),
-            *discriminative.metrics("robust/", self.dimensions.get),
+            *discriminative.metrics("robust/", self.dimension),
             count("disagreements"),
             count("unscored"),
         ]
@@ -115,14 +115,25 @@ class AmberSuite:
             path: A file, or a folder with several.
 
         Returns:
-            Responses by item id.
+            Responses by item id. As officially, an item may have several, which all count: the
+            second is ``ID/2``, and so on.
+
+        Raises:
+            ValueError: If an id is not one of AMBER's.
         """
-        answers = []
+        responses: dict[str, str] = {}
         for file in response_files(path):
             for number, row in enumerate(read_rows(file), start=1):
                 place = f"{file}:{number}"
-                answers.append((place, value_of(row, IDS, place), value_of(row, ANSWERS, place)))
-        return by_item(answers, self.annotations)
+                written = value_of(row, IDS, place)
+                if written.split("/")[0] not in self.annotations:
+                    raise ValueError(f"{place}: item {written!r} is not in the benchmark's data.")
+                item, further = written, 1
+                while item in responses:
+                    further += 1
+                    item = f"{written}/{further}"
+                responses[item] = value_of(row, ANSWERS, place)
+        return responses
 
     def score(self, item: str, response: str) -> ItemScore:
         """Score one response.
@@ -134,7 +145,7 @@ class AmberSuite:
         Returns:
             What it adds, by each rule.
         """
-        image = str(self.queries[item]["image"])
+        image = str(self.queries[_number(item)]["image"])
         if self.describes(item):
             return self._description(item, image, response)
         return self._answer(item, image, response)
@@ -158,7 +169,7 @@ class AmberSuite:
         Returns:
             The file.
         """
-        rows = [{"id": int(item), "response": text} for item, text in responses.items()]
+        rows = [{"id": int(_number(item)), "response": text} for item, text in responses.items()]
         rows.sort(key=lambda row: row["id"])
         out.mkdir(parents=True, exist_ok=True)
         path = out / EXPORT
@@ -174,7 +185,18 @@ class AmberSuite:
         Returns:
             Whether it asks for a description.
         """
-        return item not in self.dimensions
+        return _number(item) not in self.dimensions
+
+    def dimension(self, item: str) -> str | None:
+        """Name what an item asks about.
+
+        Args:
+            item: Id.
+
+        Returns:
+            ``existence``, ``state``, ``number``, ``action`` or ``relation``; None for descriptions.
+        """
+        return self.dimensions.get(_number(item))
 
     def baselines(self) -> Mapping[str, Mapping[str, float]]:
         """Score constant answers to questions, and saying nothing about images.
@@ -226,7 +248,7 @@ class AmberSuite:
 
     def _description(self, item: str, image: str, response: str) -> ItemScore:
         """Score a description."""
-        row = self.annotations[item]
+        row = self.annotations[_number(item)]
         shown = Annotation(row["truth"], row["hallu"])
         nouns = self.nouns.of(response)
         looked_up = {
@@ -245,7 +267,8 @@ class AmberSuite:
 
     def _answer(self, item: str, image: str, response: str) -> ItemScore:
         """Score an answer to a question."""
-        dimension, truth = self.dimensions[item], str(self.annotations[item]["truth"])
+        number = _number(item)
+        dimension, truth = self.dimensions[number], str(self.annotations[number]["truth"])
         said = discriminative.official_answer(response)
         robust = discriminative.robust_answer(response)
         columns = discriminative.columns_of("", dimension, said, truth)
@@ -256,6 +279,11 @@ class AmberSuite:
             columns["disagreements"] = float(robust != said)
         details = {"label": truth, "official": said, "robust": robust, "right": said == truth}
         return ItemScore(item, image, columns, details)
+
+
+def _number(item: str) -> str:
+    """Take the id of the second and further responses to an item."""
+    return item.partition("/")[0]
 
 
 def _details(
