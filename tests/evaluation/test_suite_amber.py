@@ -335,7 +335,7 @@ def test_published_cases(official: AmberSuite, tmp_path: Path):
 def test_published_constant_answers(official: AmberSuite):
     rows = {
         "Descriminative Task": "",
-        "Exsitence": "existence/",
+        "Exsitence": "existence/",  # codespell:ignore exsitence
         "Attribute": "attribute/",
         "State": "state/",
         "Number": "number/",

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import nltk
 import pytest
@@ -22,7 +23,7 @@ from mdpo.evaluation.language.wordnet import ENDINGS, Nouns, load_nouns
     ],
 )
 def test_by_hand(word: str, lemma: str):
-    known = frozenset(["dog", "goose", "us", "u", "box", "boxe", "woman", "pony", "child"])
+    known = frozenset(["dog", "goose", "us", "u", "box", "woman", "pony", "child"])
     nouns = Nouns(known, {"geese": ("goose",), "children": ("kid", "child")}, "3.0")
     assert nouns.lemma(word) == lemma
 
@@ -49,7 +50,7 @@ def test_words_of_captions_and_of_wordnet(monkeypatch: pytest.MonkeyPatch):
     nouns = load_nouns()
     assert nouns.version == "3.0"
     assert tuple(reader.WordNetCorpusReader.MORPHOLOGICAL_SUBSTITUTIONS["n"]) == ENDINGS
-    theirs = object.__new__(reader.WordNetCorpusReader)
+    theirs: Any = object.__new__(reader.WordNetCorpusReader)
     theirs._exception_map = {"n": {k: list(v) for k, v in nouns.exceptions.items()}}
     theirs._lemma_pos_offset_map = {word: {"n": [1]} for word in nouns.known}
     words = {word + ending for word in nouns.known for ending in ("", "s", "es")}
