@@ -78,6 +78,7 @@ def demo(tmp_path: Path) -> Path:
                 {"row_id": "b", "chosen": 1.0, "rejected": 1.0, "rejected_image": seed - 0.5},
             ]
             write_lines(run / "rewards" / "rewards.jsonl", pairs)
+            (run / "rewards" / "metrics.json").write_text('{"metrics": {}}')
             history = [{"step": 1, "rewards/accuracies": 0.5, "rewards/chosen": 0.1}]
             (run / "trainer_state.json").write_text(json.dumps({"log_history": history}))
     return tmp_path

@@ -26,6 +26,8 @@ NAMES: Mapping[str, tuple[str, str]] = {
 }
 """Names in the summary, with benchmark and metric."""
 
+SUITES = tuple(dict.fromkeys(suite for suite, _ in NAMES.values()))
+
 COLUMNS = {
     "chair_s": "CHAIRs",
     "chair_i": "CHAIRi",
@@ -98,8 +100,8 @@ def _by_suite(folders: Sequence[Path]) -> dict[str, list[Scored]]:
     """Read scored runs of one system, by benchmark."""
     found: dict[str, list[Scored]] = defaultdict(list)
     for folder in folders:
-        for scored in gather([folder]):
-            found[scored.suite].append(scored)
+        for suite in SUITES:
+            found[suite] += gather([folder / suite])
     return found
 
 
@@ -108,7 +110,7 @@ def _metrics(
 ) -> dict[str, Any]:
     """Estimate metrics, and their differences from the base."""
     found: dict[str, Any] = {}
-    for suite in dict.fromkeys(suite for suite, _ in NAMES.values()):
+    for suite in SUITES:
         items, before = _of_all_seeds(runs[suite]), _of_all_seeds(base[suite])
         metrics = load_metrics(suite, {name for each in items for name in each.columns})
         estimates = summarise(items, metrics)

@@ -81,7 +81,10 @@ def _folders(run: Path) -> list[Path]:
     """Find the folders with metrics: the run itself, or those in it."""
     if (run / METRICS).is_file():
         return [run]
-    folders = sorted(path.parent for path in run.glob(f"*/{METRICS}"))
+    # A training run's folder has other metrics too, of rewards for example.
+    folders = sorted(
+        path.parent for path in run.glob(f"*/{METRICS}") if "suite" in path.read_text("utf-8")
+    )
     if not folders:
         raise FileNotFoundError(
             f"{run} must hold {METRICS}, or folders that do; `mdpo score` writes it."
