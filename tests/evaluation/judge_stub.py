@@ -116,6 +116,8 @@ class Handler(BaseHTTPRequestHandler):
             reply["choices"] = []
         if name == "other":
             reply["model"] = "another"
+        if name == "dated":
+            reply["model"] += "-0613"
         if name == "nousage":
             del reply["usage"]
         return self.send(200, json.dumps(reply).encode())

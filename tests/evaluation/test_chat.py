@@ -106,6 +106,7 @@ def test_waits_grow_and_end(stub: Stub):
         ("[[forbidden]]", r"answered 401 at http.*who are you.*--key-env"),
         ("[[redirect]]", r"answered 302 .* redirects to"),
         ("[[other]]", r"'judge' was asked and 'another' answered.*--allow-model-mismatch"),
+        ("[[dated]]", r"'judge' was asked and 'judge-0613' answered"),
     ],
 )
 def test_what_does_not_pass_is_not_tried_again(stub: Stub, text: str, message: str):
@@ -228,9 +229,10 @@ def test_replies_without_text_are_not_paid_for_for_ever(stub: Stub):
 def test_short_waits_grow_all_the_same_and_long_ones_are_cut(stub: Stub):
     waits: list[float] = []
     with pytest.raises(ChatError, match="answered 429"):
-        ask(client(stub, waits, attempts=5), "[[wait0]]")
+        ask(client(stub, waits, attempts=5), "[[wait1]]")
     for wait, base in zip(waits, (1, 2, 4, 8), strict=True):
-        assert 0.5 * base <= wait <= 1.5 * base
+        assert max(1.0, 0.5 * base) <= wait <= 1.5 * base
+    assert waits != [1.0, 2.0, 4.0, 8.0]  # several clients shall not come back together
     waits.clear()
     with pytest.raises(ChatError):
         ask(client(stub, waits, attempts=2), "[[wait9999]]")

@@ -131,7 +131,31 @@ def test_one_client_judges_several_runs(stub: Stub, data: Path, tmp_path: Path):
         for name in ("a", "b"):
             run = write_run(tmp_path / name, {"i0": name})
             tasks = tasks_of(MMHalSuite.load(data), read_run(run).responses(), "judge")
-            assert judge(client, tasks, run, settings={}).judged == 1
+            verdicts = judge(client, tasks, run, settings={})
+            assert (verdicts.judged, verdicts.calls) == (1, 1)
+
+
+def test_keys_tell_apart_whatever_a_reply_depends_on(data: Path):
+    suite: Any = MMHalSuite.load(data)
+
+    class Warm(MMHalSuite):
+        def request(self, item: str, response: str) -> Request | str:
+            return Request(suite.request(item, response).messages, temperature=0.5)
+
+    class Short(MMHalSuite):
+        def request(self, item: str, response: str) -> Request | str:
+            return Request(suite.request(item, response).messages, max_tokens=9)
+
+    answers = {"i0": "A dog."}
+    tasks = [
+        *tasks_of(suite, answers, "judge", 2),
+        *tasks_of(suite, answers, "other"),
+        *tasks_of(suite, {"i0": "A cat."}, "judge"),
+        *tasks_of(Warm(list(suite.rows.values()), []), answers, "judge"),
+        *tasks_of(Short(list(suite.rows.values()), []), answers, "judge"),
+    ]
+    assert len({each.key for each in tasks}) == 6
+    assert tasks[0] == tasks_of(suite, answers, "judge")[0]
 
 
 def test_answers_to_other_data_are_refused(data: Path):
