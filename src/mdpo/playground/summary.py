@@ -34,7 +34,7 @@ COLUMNS = {
     "cover": "Cover",
     "mean_length": "words",
     "pope_accuracy": "POPE acc.",
-    "pope_adversarial": "adversarial",
+    "pope_adversarial": "POPE adv.",
     "reward_accuracy": "response acc.",
     "image_accuracy": "image acc.",
 }
