@@ -10,8 +10,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime, timezone
-from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from importlib.metadata import version
 from pathlib import Path
@@ -19,6 +17,8 @@ from typing import BinaryIO
 
 import httpx2
 from tqdm import tqdm
+
+from mdpo.evaluation.retrying import PASSING, retry_after
 
 ATTEMPTS = 5
 """In a row that bring nothing new."""
@@ -29,7 +29,6 @@ LARGEST = 1 << 30
 """Bytes of a file whose size is not known."""
 
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
-PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
 CONTENT_RANGE = re.compile(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)")
 
 
@@ -211,25 +210,10 @@ def _check_status(response: httpx2.Response) -> None:
     said = f"{response.url} answers {status} {response.reason_phrase}".strip()
     if status not in PASSING:
         raise OSError(f"{said}.")
-    wait = _retry_after(response.headers.get("Retry-After"))
+    wait = retry_after(response.headers.get("Retry-After"))
     if wait is not None and wait > LONGEST_WAIT:
         raise OSError(f"{said} and asks to wait {wait:.0f} s. Try again then.")
     raise TryAgainError(said, wait)
-
-
-def _retry_after(value: str | None) -> float | None:
-    """Read how long a server asks to wait: seconds, or a date."""
-    if value is None:
-        return None
-    if value.strip().isdecimal():
-        return float(value)
-    try:
-        until = parsedate_to_datetime(value)
-    except ValueError:
-        return None
-    if until.tzinfo is None:
-        until = until.replace(tzinfo=timezone.utc)
-    return max(0.0, (until - datetime.now(timezone.utc)).total_seconds())
 
 
 def _start(response: httpx2.Response, asked: int, part: Path) -> int:
