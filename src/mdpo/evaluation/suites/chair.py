@@ -32,7 +32,7 @@ from mdpo.evaluation.suites.coco import (
     image_number,
     read_synonyms,
 )
-from mdpo.evaluation.suites.rows import Row, read_rows, response_files, value_of
+from mdpo.evaluation.suites.rows import Row, read_rows, response_files, value_of, write_rows
 
 SYNONYMS, TRUTHS, PROMPTS = "synonyms.txt", "ground_truth*.json", "prompts.jsonl"
 IDS = ("image_id", "item", "item_id")
@@ -224,10 +224,8 @@ class ChairSuite:
         for item, text in responses.items():
             image = self._image_of(item)
             number = int(image) if image.isdecimal() and image == str(int(image)) else image
-            rows.append(json.dumps({"image_id": number, "caption": text}, ensure_ascii=False))
-        out.mkdir(parents=True, exist_ok=True)
-        (out / EXPORT).write_text("".join(row + "\n" for row in rows), encoding="utf-8")
-        return [out / EXPORT]
+            rows.append({"image_id": number, "caption": text})
+        return [write_rows(out / EXPORT, rows)]
 
     def describes(self, item: str) -> bool:
         """Tell that all items ask for a description.

@@ -10,13 +10,19 @@ than five words, the text of an option; the last one found counts. Where they dr
 random because none is found, it leaves the answer unscored.
 """
 
-import json
 import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from mdpo.evaluation.suite import ItemScore, Metric, Prompt, constant_answers, count, share
-from mdpo.evaluation.suites.rows import Row, by_item, read_rows, response_files, value_of
+from mdpo.evaluation.suites.rows import (
+    Row,
+    by_item,
+    read_rows,
+    response_files,
+    value_of,
+    write_rows,
+)
 
 FILES = ("muirbench.jsonl", "muirbench.json")
 ANSWERS = ("response", "pred", "prediction", "model_answer", "caption", "text")
@@ -199,11 +205,8 @@ class MuirBenchSuite:
         Returns:
             The file.
         """
-        out.mkdir(parents=True, exist_ok=True)
         rows = [{"idx": item, "response": text} for item, text in responses.items()]
-        lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
-        (out / EXPORT).write_text("".join(lines), encoding="utf-8")
-        return [out / EXPORT]
+        return [write_rows(out / EXPORT, rows)]
 
     def baselines(self) -> Mapping[str, Mapping[str, float]]:
         """Score constant answers.

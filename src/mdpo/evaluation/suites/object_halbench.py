@@ -15,7 +15,6 @@ response first, see ``object_halbench_llm``; the two are not comparable.
 
 import base64
 import binascii
-import json
 from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -35,7 +34,7 @@ from mdpo.evaluation.suites.coco import (
     image_number,
     read_synonyms,
 )
-from mdpo.evaluation.suites.rows import Row, read_rows, response_files, value_of
+from mdpo.evaluation.suites.rows import Row, read_rows, response_files, value_of, write_rows
 
 if TYPE_CHECKING:
     from typing_extensions import Self  # of Python 3.11
@@ -191,10 +190,7 @@ class ObjectHalBenchSuite:
             }
             for item, text in responses.items()
         ]
-        out.mkdir(parents=True, exist_ok=True)
-        lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
-        (out / EXPORT).write_text("".join(lines), encoding="utf-8")
-        return [out / EXPORT]
+        return [write_rows(out / EXPORT, rows)]
 
     def describes(self, item: str) -> bool:
         """Tell that all items ask for a description.

@@ -11,7 +11,6 @@ RePOPE (Neuhaus and Hein 2025, arXiv:2504.15707) relabels the COCO questions and
 ones. Where its files lie beside those of POPE, the same answers are scored with its labels too.
 """
 
-import json
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +18,14 @@ from functools import partial
 from pathlib import Path
 
 from mdpo.evaluation.suite import ItemScore, Metric, Prompt, constant_answers, count
-from mdpo.evaluation.suites.rows import Row, by_item, read_rows, response_files, value_of
+from mdpo.evaluation.suites.rows import (
+    Row,
+    by_item,
+    read_rows,
+    response_files,
+    value_of,
+    write_rows,
+)
 from mdpo.evaluation.suites.yes_no import confusion_metrics, outcome, read_yes_no, words_of
 
 FILE = re.compile(r"([a-z]+)_(pope|repope)(?:_seem)?_(random|popular|adversarial)\.jsonl?")
@@ -240,7 +246,6 @@ class PopeSuite:
         Returns:
             Files such as ``coco_pope_random_answers.json``.
         """
-        out.mkdir(parents=True, exist_ok=True)
         files = []
         for split in self.splits:
             rows = [
@@ -255,9 +260,7 @@ class PopeSuite:
             ]
             if rows:
                 dataset, name = split.split("/")
-                files.append(out / f"{dataset}_pope_{name}_answers.json")
-                lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
-                files[-1].write_text("".join(lines), encoding="utf-8")
+                files.append(write_rows(out / f"{dataset}_pope_{name}_answers.json", rows))
         return files
 
     def baselines(self) -> Mapping[str, Mapping[str, float]]:

@@ -69,6 +69,22 @@ def response_files(path: Path, endings: Sequence[str] = (".json", ".jsonl")) -> 
     return files
 
 
+def write_rows(path: Path, rows: Iterable[Row]) -> Path:
+    """Write one JSON object a line.
+
+    Args:
+        path: Of the file; its folder is made if missing.
+        rows: Objects.
+
+    Returns:
+        The path.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
+    path.write_text("".join(lines), encoding="utf-8")
+    return path
+
+
 def value_of(row: Row, names: Sequence[str], place: str) -> str:
     """Take the first of several fields that a row has.
 
