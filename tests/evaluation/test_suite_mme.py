@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from mdpo.evaluation.results import score_responses
 from mdpo.evaluation.suite import score_all, summarise, total
 from mdpo.evaluation.suites.mme import CATEGORIES, MMESuite, official_answer
 
@@ -119,3 +120,24 @@ def test_broken_files_are_refused(folder: Path, suite: MMESuite, tmp_path: Path)
     (folder / "count.txt").unlink()
     with pytest.raises(FileNotFoundError, match=r"count\.txt is missing"):
         MMESuite.load(folder)
+
+
+def test_numbers_of_a_category_are_those_of_its_questions(suite: MMESuite):
+    answers = {item: "Yes" for item in suite.items if item.startswith(("count", "color"))}
+    results = score_responses(suite, answers)
+    assert (results.scored["count"], results.unscored["count"]) == (4, 0)
+    assert (results.scored["existence"], results.unscored["existence"]) == (0, 4)
+    assert results.official["existence"] is None
+    assert results.scored["total"] == 8
+
+
+def test_questions_are_asked_as_they_stand_and_go_out_in_official_files(
+    suite: MMESuite, tmp_path: Path
+):
+    first = suite.prompts()[0]
+    assert list(first.images) == ["existence/1.jpg"]
+    assert first.text == "Is it so? Please answer yes or no."
+    answers = {item: f"Yes {k}" for k, item in enumerate(suite.items)}
+    files = suite.export(answers | {suite.items[0]: "two\nlines\t."}, tmp_path / "out")
+    assert [file.stem for file in files] == list(CATEGORIES)
+    assert suite.read(tmp_path / "out") == answers | {suite.items[0]: "two lines ."}

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from mdpo.evaluation.results import score_responses
 from mdpo.evaluation.suite import score_all, total
 from mdpo.evaluation.suites.muirbench import MuirBenchSuite, official_choice, robust_choice
 
@@ -95,3 +96,26 @@ def test_broken_data_is_refused(tmp_path: Path):
     path.write_text(json.dumps([ROWS[0]] * 2))
     with pytest.raises(ValueError, match=r"each `idx` must occur once"):
         MuirBenchSuite.load(tmp_path)
+
+
+def test_numbers_of_a_task_are_those_of_its_questions(suite: MuirBenchSuite):
+    results = score_responses(suite, {"1": "A.", "2": "hm", "3": "B."})
+    assert (results.scored["accuracy"], results.scored["Counting"]) == (3, 2)
+    assert (results.unscored["Ordering"], results.scored["robust/Counting"]) == (1, 1)
+
+
+def test_prompts_letter_the_options_and_answers_go_out_by_idx(tmp_path: Path):
+    rows = [
+        each | {"images": ["a.jpg", "b.jpg"], "question": "<image> or <image>?"} for each in ROWS
+    ]
+    (tmp_path / "muirbench.json").write_text(json.dumps(rows), encoding="utf-8")
+    suite = MuirBenchSuite.load(tmp_path)
+    first = suite.prompts()[0]
+    assert (first.item, list(first.images)) == ("1", ["a.jpg", "b.jpg"])
+    assert first.text.split("\n")[:3] == ["<image> or <image>?", "A. a red ball", "B. a blue cube"]
+    assert first.text.endswith("choices directly.")
+    (file,) = suite.export({"1": "A", "3": "B."}, tmp_path / "out")
+    assert suite.read(file) == {"1": "A", "3": "B."}
+    (tmp_path / "muirbench.json").write_text(json.dumps(ROWS), encoding="utf-8")
+    with pytest.raises(ValueError, match="item '1' must name its images"):
+        MuirBenchSuite.load(tmp_path).prompts()

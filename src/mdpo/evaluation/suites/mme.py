@@ -11,6 +11,7 @@ four characters; all else is wrong. So ``**No**`` is read, but ``I see no cat`` 
 
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -267,6 +268,11 @@ def _official_answers(path: Path) -> Iterator[tuple[str, str, str]]:
         yield place, question.item, rest[1]
 
 
+def _is_of(category: str, item: str) -> bool:
+    """Tell the questions of a category."""
+    return item.startswith(f"{category}/")
+
+
 def _metrics(rule: str) -> list[Metric]:
     """Metrics of one rule."""
 
@@ -283,7 +289,12 @@ def _metrics(rule: str) -> list[Metric]:
         return accuracy(sums, category) + accuracy_plus(sums, category)
 
     metrics = [
-        Metric(f"{rule}{each}{suffix}", "higher", lambda sums, of=of, each=each: of(sums, each))
+        Metric(
+            f"{rule}{each}{suffix}",
+            "higher",
+            lambda sums, of=of, each=each: of(sums, each),
+            within=partial(_is_of, each),
+        )
         for each in CATEGORIES
         for suffix, of in (("", score), ("/acc", accuracy), ("/acc+", accuracy_plus))
     ]

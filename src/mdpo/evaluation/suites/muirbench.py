@@ -12,6 +12,8 @@ random because none is found, it leaves the answer unscored.
 
 import re
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from mdpo.evaluation.suite import ItemScore, Metric, Prompt, constant_answers, count, share
@@ -84,7 +86,12 @@ class MuirBenchSuite:
         self.items: Sequence[str] = list(self.rows)
         self.tasks = sorted({str(row["task"]) for row in rows})
         self.data_files = data_files
-        self.metrics: Sequence[Metric] = _metrics(self.tasks)
+        self.metrics: Sequence[Metric] = [
+            replace(each, within=partial(self._is_of, each.name.removeprefix("robust/")))
+            if each.name.removeprefix("robust/") in self.tasks
+            else each
+            for each in _metrics(self.tasks)
+        ]
 
     @classmethod
     def load(cls, folder: Path) -> "MuirBenchSuite":
@@ -215,6 +222,10 @@ class MuirBenchSuite:
             Metrics of always the first option.
         """
         return constant_answers(self, {"always A": "A"})
+
+    def _is_of(self, task: str, item: str) -> bool:
+        """Tell the questions of a task."""
+        return str(self.rows[item]["task"]) == task
 
     def _images(self, item: str) -> str:
         """Name the images: a question and its variant that cannot be answered share them."""
