@@ -1,5 +1,6 @@
 """Answers of a run: batches, resuming, failures, images, and how answers are drawn."""
 
+import io
 import json
 import os
 import random
@@ -10,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -19,9 +21,9 @@ from mdpo.cli import main
 from mdpo.conformance.tiny import TINY_MODELS
 from mdpo.evaluation.generation.decoding import LENGTHS, PRESETS, Decoding, decoding_for
 from mdpo.evaluation.generation.images import ImageFolder
-from mdpo.evaluation.generation.local import LocalModel
-from mdpo.evaluation.generation.messages import message_of
-from mdpo.evaluation.generation.run import Answer, Outcome, batches, generate
+from mdpo.evaluation.generation.local import LocalModel, batches
+from mdpo.evaluation.generation.messages import message_of, without_images
+from mdpo.evaluation.generation.run import Answer, Outcome, Tell, generate
 from mdpo.evaluation.journal import read_journal
 from mdpo.evaluation.runs import read_run
 from mdpo.evaluation.suite import Prompt
@@ -50,16 +52,13 @@ class Echo:
 
     def __init__(self, *, wrong: Sequence[str] = ()) -> None:
         self.asked: list[str] = []
-        self.sizes: list[int] = []
         self.wrong = wrong
 
-    def answer(self, prompts: Sequence[Prompt]) -> list[Outcome]:
-        self.asked += [each.item for each in prompts]
-        self.sizes.append(len(prompts))
-        return [
-            "no" if each.item in self.wrong else Answer(f"{each.item}: {each.text}", "stop", 3, 9)
-            for each in prompts
-        ]
+    def answer_all(self, prompts: Sequence[Prompt], tell: Tell) -> None:
+        for each in prompts:
+            self.asked.append(each.item)
+            answer = Answer(f"{each.item}: {each.text}", "stop", 3, 9, seconds=0.5)
+            tell(each, "no" if each.item in self.wrong else answer)
 
 
 def run(answerer: Any, prompts: Sequence[Prompt], pictures: Path, out: Path, **changes: Any) -> Any:
@@ -69,7 +68,6 @@ def run(answerer: Any, prompts: Sequence[Prompt], pictures: Path, out: Path, **c
         "settings": {"weights": ["w"]},
         "about": {"image_root": str(pictures)},
         "decoding": Decoding(),
-        "batch_size": 4,
     }
     return generate(answerer, prompts, **settings | changes)
 
@@ -95,9 +93,9 @@ def test_records_say_what_was_asked_and_shown(pictures: Path, tmp_path: Path):
     assert record["prompt"] == "What is it?  Now."
     assert record["images"] == ["deep/0.png"]
     assert len(record["image_sha256"][0]) == len(record["key"]) == 64
-    assert (record["finish_reason"], record["num_tokens"], record["num_prompt_tokens"]) == (
-        *("stop", 3, 9),
-    )
+    told = ("finish_reason", "num_tokens", "num_prompt_tokens", "seconds")
+    assert [record[name] for name in told] == ["stop", 3, 9, 0.5]
+    assert "model" not in record
     settings = json.loads((tmp_path / "run" / "generation.json").read_text())
     assert settings["decoding"]["suffix"] == " Now."
     assert settings["weights"] == ["w"]
@@ -131,6 +129,15 @@ def test_failures_are_recorded_and_tried_again_on_request_only(pictures: Path, t
     assert len(read_run(out).responses()) == 4
 
 
+def test_an_image_that_was_mended_is_tried_again(pictures: Path, tmp_path: Path):
+    prompts, out = made_prompts(3), tmp_path / "run"
+    run(Echo(wrong=["i0", "i1"]), prompts, pictures, out)
+    Image.new("RGB", (8, 8)).save(pictures / "deep" / "0.png")
+    echo = Echo()
+    assert set(run(echo, prompts, pictures, out).failed) == {"i1"}
+    assert echo.asked == ["i0"]
+
+
 def test_missing_images_are_named_before_anything_is_asked(pictures: Path, tmp_path: Path):
     echo = Echo()
     prompts = [*made_prompts(1), Prompt("x", ["a.png"], "?"), Prompt("y", ["b.png"], "?")]
@@ -157,18 +164,38 @@ def test_images_are_found_by_path_or_by_a_name_that_is_unique(pictures: Path):
         ImageFolder(pictures / "none")
 
 
+def test_links_out_of_the_folder_are_refused(pictures: Path, tmp_path: Path):
+    secret = tmp_path / "secret.png"
+    Image.new("RGB", (8, 8)).save(secret)
+    (pictures / "deep" / "link.png").symlink_to(secret)
+    images = ImageFolder(pictures)
+    for name in ("deep/link.png", "link.png", str(secret)):
+        for reading in (images.content, images.open, images.sha256, images.size):
+            with pytest.raises(ValueError, match=r"lies outside .* Give --images"):
+                reading(name)
+
+
 def test_long_prompts_come_first_and_prompts_without_images_stand_apart():
-    prompts = [
-        Prompt("short", ["a"], "x"),
-        Prompt("blind", [], "x" * 50),
-        Prompt("long", ["a"], "x" * 9),
-        Prompt("two", ["a", "b"], "x"),
-    ]
-    assert [[each.item for each in batch] for batch in batches(prompts, 2)] == [
+    lengths = {"short": (1, 1), "blind": (0, 50), "long": (1, 9), "two": (2, 1)}
+    prompts = [Prompt(item, ["a"] * images, "x") for item, (images, _) in lengths.items()]
+    assert [[each.item for each in batch] for batch in batches(prompts, 2, lengths)] == [
         ["two", "long"],
         ["short"],
         ["blind"],
     ]
+
+
+@pytest.mark.parametrize(("name", "first"), [("qwen2_5_vl", "large"), ("llava", "wordy")])
+def test_images_count_as_much_as_the_model_makes_of_them(name: str, first: str, pictures: Path):
+    Image.new("RGB", (224, 224)).save(pictures / "large.png")
+    made = TINY_MODELS[name]()
+    local = LocalModel(None, made.processor, ImageFolder(pictures), Decoding(), batch_size=1)  # pyright: ignore[reportArgumentType]
+    order: list[str] = []
+    local.answer = lambda prompts: ["none" for _ in prompts]
+    prompts = [Prompt("wordy", ["0.png"], "word " * 9), Prompt("large", ["large.png"], "?")]
+    local.answer_all(prompts, lambda prompt, _: order.append(prompt.item))
+    assert order[0] == first
+    assert len(order) == 2
 
 
 def test_marks_in_a_prompt_place_its_images():
@@ -184,6 +211,40 @@ def test_marks_in_a_prompt_place_its_images():
     assert [each.get("text", "IMAGE") for each in parts] == ["IMAGE", "IMAGE", "Which? Now."]
     with pytest.raises(ValueError, match="marks 1 images by <image> and has 2"):
         message_of(Prompt("a", ["x", "y"], "<image>?"))
+    assert without_images(Prompt("a", ["x"], "<image>\nWhich?")) == Prompt("a", (), "Which?")
+
+
+def test_prompts_that_cannot_be_asked_are_refused_before_any_is(pictures: Path, tmp_path: Path):
+    echo = Echo()
+    prompts = [*made_prompts(2), Prompt("x", ["0.png"], "<image> or <image>?")]
+    with pytest.raises(ValueError, match="Item 'x' marks 2 images"):
+        run(echo, prompts, pictures, tmp_path / "run")
+    assert echo.asked == []
+
+
+def test_a_second_writer_is_refused(pictures: Path, tmp_path: Path):
+    class Greedy(Echo):
+        def answer_all(self, prompts: Sequence[Prompt], tell: Tell) -> None:
+            with pytest.raises(ValueError, match="is being written by another process"):
+                run(Echo(), prompts, pictures, tmp_path / "run")
+            super().answer_all(prompts, tell)
+
+    assert run(Greedy(), made_prompts(2), pictures, tmp_path / "run").answered == 2
+
+
+def test_corrupted_images(pictures: Path):
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 255, (48, 48, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(pictures / "a.png")
+    original, noisy = ImageFolder(pictures), ImageFolder(pictures, condition="noise")
+    assert noisy.open("a.png").tobytes() == noisy.open("a.png").tobytes()
+    assert noisy.open("a.png").tobytes() != original.open("a.png").tobytes()
+    assert noisy.sha256("a.png") == original.sha256("a.png")
+    assert original.content("a.png") == (pictures / "a.png").read_bytes()
+    sent = Image.open(io.BytesIO(noisy.content("a.png")))
+    assert sent.tobytes() == noisy.open("a.png").tobytes()
+    with pytest.raises(ValueError, match="'fog' is unknown"):
+        ImageFolder(pictures, condition="fog")
 
 
 def tiny(name: str) -> tuple[Any, Any]:
@@ -196,14 +257,20 @@ def test_batches_change_no_answer(name: str, pictures: Path):
     model, processor = tiny(name)
     decoding = Decoding(max_new_tokens=8)
     local = LocalModel(model, processor, ImageFolder(pictures), decoding)
-    prompts = [*made_prompts(7), Prompt("none", [], "What is it?")]
+    prompts = [
+        *made_prompts(5),
+        Prompt("two", ["0.png", "3.png"], "Which?"),
+        Prompt("marked", ["4.png", "1.png"], "Is it <image> or <image>? Say."),
+        Prompt("none", [], "What is it?"),
+        Prompt("none either", [], "What is it then, if it is not that?"),
+    ]
     alone = {each.item: local.answer([each])[0] for each in prompts}
-    together = {
-        each.item: outcome
-        for batch in batches(prompts, 8)
-        for each, outcome in zip(batch, local.answer(batch), strict=True)
-    }
+    together = dict[str, Outcome]()
+    local.batch_size = 8
+    local.answer_all(prompts, lambda prompt, outcome: together.update({prompt.item: outcome}))
     assert together == alone
+    mixed = local.answer(prompts[3:7])
+    assert mixed == [alone[each.item] for each in prompts[3:7]]
     assert all(isinstance(each, Answer) for each in alone.values())
     assert len({each.text for each in alone.values() if isinstance(each, Answer)}) > 1
 
@@ -224,6 +291,20 @@ def test_beams_and_drawn_tokens(pictures: Path):
     local = LocalModel(model, processor, images, Decoding(max_new_tokens=6, temperature=1.5))
     assert [local.answer([each])[0] for each in prompts] == drawn
     assert answers(num_beams=3) == answers(num_beams=3)
+
+
+def test_a_models_own_settings_of_generation_do_not_count(pictures: Path):
+    model, processor = tiny("llava")
+    local = LocalModel(model, processor, ImageFolder(pictures), Decoding(max_new_tokens=8))
+    plain = local.answer(made_prompts(3))
+    own = model.generation_config
+    own.repetition_penalty, own.no_repeat_ngram_size, own.min_length = 9.0, 1, 400
+    own.do_sample, own.temperature, own.top_k, own.min_p = True, 0.3, 3, 0.2
+    assert local.answer(made_prompts(3)) == plain
+    local.decoding = Decoding(max_new_tokens=8, temperature=2.0)
+    drawn = local.answer(made_prompts(3))
+    own.repetition_penalty, own.top_k, own.min_p, own.typical_p = 1.0, None, None, 0.1
+    assert local.answer(made_prompts(3)) == drawn
 
 
 def test_a_broken_image_fails_alone(pictures: Path):
@@ -253,6 +334,31 @@ def test_a_batch_that_does_not_fit_is_halved(pictures: Path, monkeypatch: pytest
     assert sizes == [5, 2, 1, 1, 3, 1, 2, 1, 1]
 
 
+def test_what_does_not_fit_alone_or_cannot_be_encoded_fails_alone(
+    pictures: Path, monkeypatch: pytest.MonkeyPatch
+):
+    model, processor = tiny("llava")
+    local = LocalModel(model, processor, ImageFolder(pictures), Decoding(max_new_tokens=2))
+    prompts = made_prompts(4)
+    whole = local.answer(prompts)
+    real = local._answer
+
+    def scarce(prompts: Sequence[Prompt], images: Sequence[Any]) -> list[Answer]:
+        items = {each.item for each in prompts}
+        if "i1" in items:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB.")
+        if "i2" in items:
+            raise ValueError("The image is too narrow.")
+        return real(prompts, images)
+
+    monkeypatch.setattr(local, "_answer", scarce)
+    outcomes = local.answer(prompts)
+    assert outcomes[0] == whole[0]
+    assert outcomes[3] == whole[3]
+    assert outcomes[1] == "It does not fit into the memory of the device, even alone."
+    assert outcomes[2] == "The image is too narrow."
+
+
 def test_presets_and_settings():
     assert decoding_for("mmhal").max_new_tokens == 1024
     assert decoding_for("chair", "chair-64").max_new_tokens == 64
@@ -269,46 +375,53 @@ def test_presets_and_settings():
         Decoding(num_beams=2, temperature=1.0)
 
 
-class Slow(Echo):
-    """Takes a moment per batch, and logs what it was asked to a file that survives it."""
+class Slow:
+    """Takes a moment per batch of three, and logs what it was asked to a file that survives it."""
 
     def __init__(self, log: Path) -> None:
-        super().__init__()
         self.log = log
 
-    def answer(self, prompts: Sequence[Prompt]) -> list[Outcome]:
-        time.sleep(0.004)
-        with self.log.open("a") as file:
-            file.write("".join(f"{each.item}\n" for each in prompts))
-        return super().answer(prompts)
+    def answer_all(self, prompts: Sequence[Prompt], tell: Tell) -> None:
+        for start in range(0, len(prompts), 3):
+            batch = prompts[start : start + 3]
+            with self.log.open("a") as file:
+                file.write("".join(f"{each.item}\n" for each in batch))
+            time.sleep(0.004)
+            Echo().answer_all(batch, tell)
 
 
 def test_killed_at_random_moments(pictures: Path, tmp_path: Path):
     """Each item exists once; only a batch that was under way when killed is asked again."""
-    prompts, draw = made_prompts(60), random.Random(0)
+    prompts, draw = made_prompts(120), random.Random(0)
     # The default lock is shared with forked children, and one that is killed never frees it.
     tqdm.set_lock(threading.RLock())
-    run(Echo(), prompts, pictures, tmp_path / "whole", batch_size=3)
+    run(Echo(), prompts, pictures, tmp_path / "whole")
     undisturbed = read_run(tmp_path / "whole").responses()
     out, log = tmp_path / "killed", tmp_path / "asked.txt"
     log.touch()
-    recorded_twice = 0
+    recorded_twice, sizes = 0, set[int]()
     for _ in range(20):
         known = {each["item"] for each in read_journal(out / "generations.jsonl")}
+        sizes.add(len(known))
         asked = len(log.read_text().splitlines())
         child = os.fork()
         if child == 0:
             os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
             try:
-                run(Slow(log), prompts, pictures, out, batch_size=3)
+                run(Slow(log), prompts, pictures, out)
             finally:
                 os._exit(0)
-        time.sleep(draw.uniform(0.0, 0.02))
+        # Wait until it is at work, however busy the machine is, and a random while longer.
+        deadline = time.monotonic() + 5
+        while len(log.read_text().splitlines()) == asked and time.monotonic() < deadline:
+            time.sleep(0.0005)
+        time.sleep(draw.uniform(0.0, 0.016))
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         recorded_twice += len(known & set(log.read_text().splitlines()[asked:]))
     assert recorded_twice == 0
-    run(Slow(log), prompts, pictures, out, batch_size=3)
+    assert len(sizes) > 3
+    run(Slow(log), prompts, pictures, out)
     records = read_journal(out / "generations.jsonl")
     assert sorted(each["item"] for each in records) == sorted(each.item for each in prompts)
     assert read_run(out).responses() == undisturbed
@@ -344,3 +457,19 @@ def test_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert main(["generate", "chair", "--help"]) == 0
     assert "rlaif-v" in capsys.readouterr().out
     assert main(["generate", "chair", "--endpoint", "http://x", "--data", "d", "--out", "o"]) == 2
+    assert main([*command[:-1], "0"]) == 2
+    settings = json.loads((out / "generation.json").read_text())
+    assert settings["preset"] == "greedy"
+    assert settings["image_root"] == settings["data"] == str(data)
+    assert set(settings["versions"]) == {"multimodal-dpo", "torch", "transformers"}
+    assert "image_condition" not in settings
+    for condition in ("none", "black"):
+        blind = [*command, "--out", str(tmp_path / condition), "--image-condition", condition]
+        assert main(blind) == 0
+        settings = json.loads((tmp_path / condition / "generation.json").read_text())
+        assert settings["image_condition"] == condition
+        records = read_journal(tmp_path / condition / "generations.jsonl")
+        assert [len(each["images"]) for each in records] == [int(condition == "black")] * 2
+        assert len({each["response"] for each in records}) == 1  # there is nothing to tell apart
+    assert main([*command, "--image-condition", "black"]) == 1
+    assert "records made with `image_condition` None, now 'black'" in capsys.readouterr().err

@@ -1,7 +1,9 @@
 """Answers through a server, and the chain from answers to a report on the command line."""
 
 import base64
+import concurrent.futures
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +13,12 @@ from PIL import Image
 
 from mdpo.cli import main
 from mdpo.cli.eval import data_folder, divide
+from mdpo.evaluation.asking import HOPELESS
 from mdpo.evaluation.chat import ChatClient
-from mdpo.evaluation.generation.decoding import Decoding
+from mdpo.evaluation.generation.decoding import Decoding, seed_of
 from mdpo.evaluation.generation.endpoint import Endpoint, with_images
 from mdpo.evaluation.generation.images import ImageFolder
-from mdpo.evaluation.generation.run import Answer
+from mdpo.evaluation.generation.run import Answer, Outcome
 from mdpo.evaluation.runs import read_run
 from mdpo.evaluation.suite import Prompt
 
@@ -42,23 +45,113 @@ def test_images_are_sent_as_they_are(pictures: Path):
         with_images(Prompt("1", [b"text"], "?"), ImageFolder(pictures))
 
 
-def test_answers_come_in_order_and_failures_stay_alone(pictures: Path):
-    texts = ["one", "[[always500]]", "three", "[[nousage]]"]
-    prompts = [Prompt(str(k), ["a.png"], text) for k, text in enumerate(texts)]
+def ask(endpoint: Endpoint, prompts: Sequence[Prompt]) -> tuple[dict[str, Outcome], str | None]:
+    outcomes = dict[str, Outcome]()
+
+    def tell(prompt: Prompt, outcome: Outcome) -> None:
+        assert prompt.item not in outcomes
+        outcomes[prompt.item] = outcome
+
+    stopped = endpoint.answer_all(prompts, tell)
+    return outcomes, stopped
+
+
+def asking(texts: Sequence[str]) -> list[Prompt]:
+    return [Prompt(str(k), ["a.png"], text) for k, text in enumerate(texts)]
+
+
+def test_answers_belong_to_their_prompts_and_failures_stay_alone(pictures: Path):
+    prompts = asking(["one", "[[always500]]", "[[right]]", "[[nousage]]", "[[echo]]"])
     with judge_stub() as stub:
         client = ChatClient(stub.url, "m", sleep=lambda _: None, attempts=2)
         decoding = Decoding(max_new_tokens=7, temperature=0.5, seed=3)
-        outcomes = Endpoint(client, ImageFolder(pictures), decoding, 2).answer(prompts)
+        outcomes, stopped = ask(Endpoint(client, ImageFolder(pictures), decoding, 2), prompts)
+        assert stopped is None
         assert stub.most <= 2
         assert {body["max_tokens"] for body in stub.bodies} == {7}
-        assert {body["seed"] for body in stub.bodies} == {3}
-    first, second, third, fourth = outcomes
-    assert first == third == Answer("It is fine.\nRating: 5", "stop", 3, 10)
-    assert isinstance(second, str)
-    assert "answered 500" in second
-    assert fourth == Answer("It is fine.\nRating: 5", "stop", None, None)
+        assert {body["temperature"] for body in stub.bodies} == {0.5}
+        sent = {body["messages"][0]["content"][-1]["text"]: body["seed"] for body in stub.bodies}
+    assert sent == {each.text: seed_of(each, decoding) for each in prompts}
+    assert len(set(sent.values())) == len(prompts)
+    assert outcomes["0"] == Answer("It is fine.\nRating: 5", "stop", 3, 10, model="m")
+    assert outcomes["2"] == Answer("correct", "stop", 3, 10, model="m")
+    assert "answered 500" in str(outcomes["1"])
+    assert outcomes["3"] == Answer("It is fine.\nRating: 5", "stop", None, None, model="m")
+    assert "answered 400" in str(outcomes["4"])
     with pytest.raises(ValueError, match="must be 1 at an endpoint"):
         Endpoint(client, ImageFolder(pictures), Decoding(num_beams=3), 1)
+
+
+def test_the_likeliest_token_needs_no_seed(pictures: Path):
+    with judge_stub() as stub:
+        endpoint = Endpoint(ChatClient(stub.url, "m"), ImageFolder(pictures), Decoding(), 2)
+        ask(endpoint, asking(["one"]))
+        assert "seed" not in stub.bodies[0]
+        assert stub.bodies[0]["temperature"] == 0
+
+
+def test_a_slow_answer_holds_up_no_other(pictures: Path):
+    with judge_stub() as stub:
+        client = ChatClient(stub.url, "m")
+        endpoint = Endpoint(client, ImageFolder(pictures), Decoding(), 2)
+        outcomes, _ = ask(endpoint, asking(["[[slow]]", *"abcdefg"]))
+    assert list(outcomes)[-1] == "0"
+    assert len(outcomes) == 8
+
+
+def test_a_refused_key_ends_it_and_marks_no_item(pictures: Path):
+    prompts = asking([f"[[locked]] {k}" for k in range(9)])
+    with judge_stub() as stub:
+        client = ChatClient(stub.url, "m", key="bad")
+        endpoint = Endpoint(client, ImageFolder(pictures), Decoding(), 3)
+        outcomes, stopped = ask(endpoint, prompts)
+        assert outcomes == {}
+        assert len(stub.bodies) <= 3
+    assert "answered 401" in str(stopped)
+    assert "--key-env" in str(stopped)
+
+
+def test_a_row_of_failures_ends_it(pictures: Path):
+    prompts = asking(["fine", *(f"[[echo]] {k}" for k in range(2 * HOPELESS))])
+    with judge_stub() as stub:
+        endpoint = Endpoint(ChatClient(stub.url, "m"), ImageFolder(pictures), Decoding(), 1)
+        outcomes, stopped = ask(endpoint, prompts)
+    assert len(outcomes) == 1 + HOPELESS
+    assert str(stopped).startswith(f"{HOPELESS} requests in a row failed, at last: The server")
+    mixed = asking(["fine" if k % HOPELESS == 7 else f"[[echo]] {k}" for k in range(24)])
+    with judge_stub() as stub:
+        endpoint = Endpoint(ChatClient(stub.url, "m"), ImageFolder(pictures), Decoding(), 1)
+        outcomes, stopped = ask(endpoint, mixed)
+    assert (len(outcomes), stopped) == (24, None)
+
+
+def test_an_interrupt_loses_no_answer(pictures: Path, monkeypatch: pytest.MonkeyPatch):
+    real, waits, told = concurrent.futures.wait, [], []
+
+    def interrupted(running: Any, **how: Any) -> Any:
+        waits.append(len(running))
+        if len(waits) == 3:
+            raise KeyboardInterrupt
+        return real(running, **how)
+
+    monkeypatch.setattr("mdpo.evaluation.asking.wait", interrupted)
+    with judge_stub(pause=0.02) as stub:
+        endpoint = Endpoint(ChatClient(stub.url, "m"), ImageFolder(pictures), Decoding(), 3)
+        with pytest.raises(KeyboardInterrupt):
+            endpoint.answer_all(asking("abcdefghijkl"), lambda prompt, _: told.append(prompt.item))
+        assert 2 <= len(told) == len(set(told)) == len(stub.bodies) < 12
+    assert waits[0] == 3
+
+
+def test_a_broken_image_fails_alone(pictures: Path):
+    (pictures / "b.jpg").write_bytes(b"not a picture")
+    prompts = [Prompt("good", ["a.png"], "?"), Prompt("bad", ["b.jpg"], "?")]
+    with judge_stub() as stub:
+        endpoint = Endpoint(ChatClient(stub.url, "m"), ImageFolder(pictures), Decoding(), 2)
+        outcomes, _ = ask(endpoint, prompts)
+        assert len(stub.bodies) == 1
+    assert isinstance(outcomes["good"], Answer)
+    assert "must be JPEG, PNG" in str(outcomes["bad"])
 
 
 @pytest.fixture
@@ -129,7 +222,7 @@ def test_failed_items_are_told_and_tried_again(
     data: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     questions = data / "pope" / "coco_pope_random.json"
-    questions.write_text(questions.read_text().replace("dog 2", "[[forbidden]]"))
+    questions.write_text(questions.read_text().replace("dog 2", "[[echo]]"))
     with judge_stub() as stub:
         command = ["generate", "pope", "--endpoint", stub.url, "--model", "m"]
         command += ["--data", str(data / "pope"), "--images", str(pictures)]
@@ -141,6 +234,50 @@ def test_failed_items_are_told_and_tried_again(
         assert main([*command, "--retry-failed"]) == 1
         assert len(stub.bodies) == 3
     assert set(read_run(tmp_path / "run").responses()) == {"coco/random/1"}
+
+
+def test_a_run_goes_on_at_another_address_with_the_right_key(
+    data: Path,
+    pictures: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+):
+    questions = data / "pope" / "coco_pope_random.json"
+    questions.write_text(questions.read_text().replace("dog 2", "[[locked]]"))
+    command = ["generate", "pope", "--model", "m", "--data", str(data / "pope")]
+    command += ["--images", str(pictures), "--out", str(tmp_path / "run"), "--key-env", "MINE"]
+    monkeypatch.setenv("MINE", "bad-secret")
+    with judge_stub() as stub:
+        assert main([*command, "--endpoint", stub.url, "--concurrency", "1"]) == 1
+        told = capsys.readouterr().err
+    assert "answered 401" in told
+    assert "1 answers are missing. The same command goes on." in told
+    monkeypatch.setenv("MINE", "good")
+    with judge_stub() as stub:
+        assert main([*command, "--endpoint", stub.url]) == 0
+        assert len(stub.bodies) == 1
+        assert stub.keys == ["Bearer good"]
+    assert len(read_run(tmp_path / "run").responses()) == 2
+    for path in (tmp_path / "run").iterdir():
+        assert "secret" not in path.read_text()
+    assert "secret" not in told
+
+
+def test_answers_of_another_model_are_taken_on_request(
+    data: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    questions = data / "pope" / "coco_pope_random.json"
+    questions.write_text(questions.read_text().replace("dog", "[[dated]]"))
+    with judge_stub() as stub:
+        command = ["generate", "pope", "--endpoint", stub.url, "--model", "m"]
+        command += ["--data", str(data / "pope"), "--images", str(pictures)]
+        command += ["--out", str(tmp_path / "run")]
+        assert main(command) == 1
+        assert "--allow-model-mismatch" in capsys.readouterr().err
+        assert main([*command, "--retry-failed", "--allow-model-mismatch"]) == 0
+    records = [each for each in read_run(tmp_path / "run").generations if "response" in each]
+    assert [each["model"] for each in records] == ["m-0613", "m-0613"]
 
 
 def test_flags_go_to_their_step():

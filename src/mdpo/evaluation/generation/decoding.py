@@ -4,6 +4,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from mdpo.evaluation.journal import content_key
+from mdpo.evaluation.suite import Prompt
+
 SHORT_ANSWER = "\nAnswer the question using a single word or phrase."
 """What LLaVA's own runs of POPE append to each question (Liu et al. 2023, arXiv:2310.03744)."""
 
@@ -85,3 +88,16 @@ def decoding_for(suite: str, preset: str = "greedy", **settings: Any) -> Decodin
     chosen = {name: value for name, value in settings.items() if value is not None}
     base = Decoding(max_new_tokens=LENGTHS.get(suite, 256))
     return replace(base, **{**PRESETS[preset][1], **chosen})
+
+
+def seed_of(prompt: Prompt, decoding: Decoding) -> int:
+    """Seed the drawing of one item's tokens, so that order and resuming change nothing.
+
+    Args:
+        prompt: Of the item.
+        decoding: With the seed of the run.
+
+    Returns:
+        At least 0 and less than 2 to the 31st: servers take no more.
+    """
+    return int(content_key([decoding.seed, prompt.item])[:15], 16) % 2**31

@@ -1,15 +1,16 @@
 """Answers by a model behind an OpenAI-compatible endpoint, such as vLLM's."""
 
 import base64
+import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from mdpo.evaluation.chat import BudgetError, ChatClient, ChatError
-from mdpo.evaluation.generation.decoding import Decoding
+from mdpo.evaluation.asking import ask_all
+from mdpo.evaluation.chat import ChatClient, ChatError, StopError
+from mdpo.evaluation.generation.decoding import Decoding, seed_of
 from mdpo.evaluation.generation.images import ImageFolder
 from mdpo.evaluation.generation.messages import message_of
-from mdpo.evaluation.generation.run import Answer, Outcome
+from mdpo.evaluation.generation.run import Answer, Outcome, Tell
 from mdpo.evaluation.suite import Prompt
 
 KINDS = {
@@ -29,6 +30,7 @@ class Endpoint:
         client: Of the server.
         images: Where images lie; files are sent as they are.
         decoding: How answers are drawn.
+        concurrency: Requests at a time.
     """
 
     def __init__(
@@ -40,39 +42,47 @@ class Endpoint:
                 "has no beams. Load the model here instead."
             )
         self.client, self.images, self.decoding = client, images, decoding
-        self._pool = ThreadPoolExecutor(concurrency)
+        self.concurrency = concurrency
 
-    def answer(self, prompts: Sequence[Prompt]) -> list[Outcome]:
+    def answer_all(self, prompts: Sequence[Prompt], tell: Tell) -> str | None:
         """Ask several prompts at a time.
 
         Args:
-            prompts: At least one.
+            prompts: In the order in which they are asked.
+            tell: Takes each answer or failure as it comes.
 
         Returns:
-            An answer for each, or the message of its failure.
+            Why nothing further was asked, such as a key that the server refuses; None if all was.
         """
-        return list(self._pool.map(self._answer, prompts))
+
+        def told(prompt: Prompt, outcome: Outcome) -> str | None:
+            tell(prompt, outcome)
+            return outcome if isinstance(outcome, str) else None
+
+        return ask_all(self.client, prompts, self._answer, told, concurrency=self.concurrency)
 
     def _answer(self, prompt: Prompt) -> Outcome:
-        """Ask one prompt."""
+        """Ask one prompt; in a thread."""
+        started = time.monotonic()
         try:
             message = with_images(prompt, self.images, self.decoding.suffix)
             reply = self.client.complete(
                 [message],
                 temperature=self.decoding.temperature,
                 max_tokens=self.decoding.max_new_tokens,
-                seed=self.decoding.seed if self.decoding.temperature > 0 else None,
+                seed=seed_of(prompt, self.decoding) if self.decoding.temperature > 0 else None,
             )
-        except BudgetError:
+        except StopError:
             raise
         except (ChatError, OSError, ValueError) as error:
             return str(error)
-        counts = reply.usage
         return Answer(
             reply.text.strip(),
             reply.finish_reason,
-            counts.get("completion_tokens"),
-            counts.get("prompt_tokens"),
+            reply.usage.get("completion_tokens"),
+            reply.usage.get("prompt_tokens"),
+            seconds=round(time.monotonic() - started, 3),
+            model=reply.model,
         )
 
 

@@ -1,5 +1,7 @@
 """Prompts of benchmarks as chat messages."""
 
+from dataclasses import replace
+
 from mdpo.data.rows import Message
 from mdpo.evaluation.suite import Prompt
 
@@ -33,3 +35,15 @@ def message_of(prompt: Prompt, suffix: str = "") -> Message:
         content += [{"type": "image"}] if place else []
         content += [{"type": "text", "text": piece}] if piece.strip() else []
     return {"role": "user", "content": content}
+
+
+def without_images(prompt: Prompt) -> Prompt:
+    """Ask the same without showing anything.
+
+    Args:
+        prompt: Of a benchmark.
+
+    Returns:
+        The prompt without images and their marks.
+    """
+    return replace(prompt, images=(), text=prompt.text.replace(MARK, "").strip())

@@ -5,9 +5,8 @@ hash of weights, prompt, images and decoding. What failed is recorded too, and t
 request.
 """
 
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,6 +14,7 @@ from tqdm.auto import tqdm
 
 from mdpo.evaluation.generation.decoding import Decoding
 from mdpo.evaluation.generation.images import ImageFolder
+from mdpo.evaluation.generation.messages import message_of
 from mdpo.evaluation.journal import Journal, Record, content_key
 from mdpo.evaluation.runs import GENERATION, GENERATIONS, claim
 from mdpo.evaluation.suite import Prompt
@@ -29,29 +29,37 @@ class Answer:
         finish_reason: ``stop``, or ``length`` where the answer was cut.
         num_tokens: Of the answer; None where an endpoint does not say.
         num_prompt_tokens: Of the prompt, images included.
+        seconds: That it took; of a batch its share.
+        model: Name of the model that an endpoint says it asked; None of a model here.
     """
 
     text: str
     finish_reason: str | None
     num_tokens: int | None
     num_prompt_tokens: int | None
+    seconds: float | None = field(default=None, compare=False)
+    model: str | None = None
 
 
 Outcome = Answer | str
 """An answer, or the message of a failure."""
 
+Tell = Callable[[Prompt, Outcome], None]
+"""Takes what became of a prompt."""
+
 
 class Answerer(Protocol):
     """Whatever answers prompts."""
 
-    def answer(self, prompts: Sequence[Prompt]) -> Sequence[Outcome]:
-        """Answer one batch.
+    def answer_all(self, prompts: Sequence[Prompt], tell: Tell) -> str | None:
+        """Answer prompts.
 
         Args:
-            prompts: At least one.
+            prompts: In any order.
+            tell: Takes each answer or failure as it comes.
 
         Returns:
-            An answer for each, or the message of its failure.
+            Why it stopped early; None if it did not.
         """
         ...
 
@@ -64,11 +72,15 @@ class Tally:
         answered: Items with an answer, from before included.
         failed: Items without, with the message of each.
         cut: Answers that reached the longest length.
+        waiting: Items of which nothing is known, as it stopped early.
+        stopped: Why it did; None if it did not.
     """
 
     answered: int
     failed: Mapping[str, str]
     cut: int
+    waiting: int = 0
+    stopped: str | None = None
 
 
 def generate(
@@ -80,7 +92,6 @@ def generate(
     settings: Mapping[str, Any],
     about: Mapping[str, Any],
     decoding: Decoding,
-    batch_size: int,
     retry_failed: bool = False,
 ) -> Tally:
     """Answer the prompts that have no answer yet.
@@ -94,16 +105,16 @@ def generate(
             only with the same.
         about: What else is written down, such as folders; it may differ.
         decoding: How answers are drawn.
-        batch_size: Prompts per batch.
         retry_failed: Whether to try again what failed before.
 
     Returns:
         Counts over the whole run.
 
     Raises:
+        FileNotFoundError: If an image is missing.
         ValueError: If the run has an answer to another prompt or image under the same item.
-    """
-    images.require(name for each in prompts for name in each.images if isinstance(name, str))
+    """  # noqa: DOC502 - raised where prompts are checked
+    check(prompts, images)
     settings = {**settings, "decoding": decoding.to_dict()}
     with Journal(out / GENERATIONS) as journal:
         claim(out / GENERATION, settings, about=about)
@@ -115,53 +126,45 @@ def generate(
                     f"{out} holds an answer to another prompt or image of item {item!r}. Take "
                     "another folder."
                 )
-        done = {k for k, each in latest.items() if "response" in each or not retry_failed}
-        waiting = [each for each in prompts if each.item not in done]
+        waiting = [
+            each
+            for each in prompts
+            if (before := latest.get(each.item)) is None
+            or ("error" in before and (retry_failed or before["key"] != keys[each.item]))
+        ]
         with tqdm(total=len(prompts), initial=len(prompts) - len(waiting), desc="answering") as bar:
-            for batch in batches(waiting, batch_size):
-                started = time.monotonic()
-                outcomes = answerer.answer(batch)
-                seconds = round((time.monotonic() - started) / len(batch), 3)
-                for prompt, outcome in zip(batch, outcomes, strict=True):
-                    key = keys[prompt.item]
-                    journal.append(_record(prompt, outcome, key, images, decoding, seconds))
-                bar.update(len(batch))
-        return tally(journal.records)
+
+            def tell(prompt: Prompt, outcome: Outcome) -> None:
+                journal.append(_record(prompt, outcome, keys[prompt.item], images, decoding))
+                bar.update()
+
+            stopped = answerer.answer_all(waiting, tell)
+        return _tally(journal.records, prompts, stopped)
 
 
-def tally(records: Sequence[Record]) -> Tally:
-    """Count the outcomes of a run.
+def check(prompts: Sequence[Prompt], images: ImageFolder) -> None:
+    """Refuse prompts that cannot be asked, before a model is loaded.
 
     Args:
-        records: Of the run.
+        prompts: Of the benchmark.
+        images: Where their images lie.
 
-    Returns:
-        Counts.
-    """
+    Raises:
+        FileNotFoundError: If an image is missing.
+        ValueError: If a prompt marks another number of images than it has.
+    """  # noqa: DOC502 - raised where both are looked at
+    images.require(name for each in prompts for name in each.images if isinstance(name, str))
+    for each in prompts:
+        message_of(each)
+
+
+def _tally(records: Sequence[Record], prompts: Sequence[Prompt], stopped: str | None) -> Tally:
+    """Count the outcomes of a run."""
     latest = {each["item"]: each for each in records}
     failed = {item: str(each["error"]) for item, each in latest.items() if "error" in each}
     cut = sum(each.get("finish_reason") == "length" for each in latest.values())
-    return Tally(len(latest) - len(failed), failed, cut)
-
-
-def batches(prompts: Sequence[Prompt], size: int) -> Iterator[list[Prompt]]:
-    """Put prompts of like length together, the longest first: what does not fit shows at once.
-
-    Args:
-        prompts: In any order.
-        size: Prompts per batch.
-
-    Yields:
-        Batches; prompts with and without images do not mix.
-    """
-    for shown in (True, False):
-        ordered = sorted(
-            (each for each in prompts if bool(each.images) == shown),
-            key=lambda each: (len(each.images), len(each.text)),
-            reverse=True,
-        )
-        for start in range(0, len(ordered), size):
-            yield ordered[start : start + size]
+    waiting = sum(each.item not in latest for each in prompts)
+    return Tally(len(latest) - len(failed), failed, cut, waiting, stopped)
 
 
 def _key(prompt: Prompt, images: ImageFolder, settings: Mapping[str, Any]) -> str:
@@ -171,12 +174,7 @@ def _key(prompt: Prompt, images: ImageFolder, settings: Mapping[str, Any]) -> st
 
 
 def _record(
-    prompt: Prompt,
-    outcome: Outcome,
-    key: str,
-    images: ImageFolder,
-    decoding: Decoding,
-    seconds: float,
+    prompt: Prompt, outcome: Outcome, key: str, images: ImageFolder, decoding: Decoding
 ) -> Record:
     """Write down an answer or a failure."""
     record: Record = {
@@ -188,10 +186,11 @@ def _record(
     }
     if isinstance(outcome, str):
         return record | {"error": outcome}
-    return record | {
+    record |= {
         "response": outcome.text,
         "finish_reason": outcome.finish_reason,
         "num_tokens": outcome.num_tokens,
         "num_prompt_tokens": outcome.num_prompt_tokens,
-        "seconds": seconds,
+        "seconds": outcome.seconds,
     }
+    return record | ({"model": outcome.model} if outcome.model is not None else {})
