@@ -10,9 +10,10 @@ import pytest
 from judge_stub import Stub, judge_stub
 
 from mdpo.cli import main
+from mdpo.evaluation.asking import HOPELESS
 from mdpo.evaluation.chat import Budget, ChatClient
 from mdpo.evaluation.journal import read_journal
-from mdpo.evaluation.judging.run import HOPELESS, Verdicts, calls_ahead, judge, tasks_of
+from mdpo.evaluation.judging.run import Verdicts, calls_ahead, judge, tasks_of
 from mdpo.evaluation.judging.wording import Wording
 from mdpo.evaluation.runs import read_run
 from mdpo.evaluation.suite import Judged, Request
@@ -106,12 +107,12 @@ def test_an_interrupt_loses_no_reply(
         return real(running, **how)
 
     real = concurrent.futures.wait
-    monkeypatch.setattr("mdpo.evaluation.judging.run.wait", interrupted)
+    monkeypatch.setattr("mdpo.evaluation.asking.wait", interrupted)
     with pytest.raises(KeyboardInterrupt):
         judged(stub, data, run, concurrency=3)
     recorded = {each["item"] for each in read_journal(run / "judgments.jsonl")}
     assert 2 <= len(recorded) == sum(stub.asked.values()) < 12
-    monkeypatch.setattr("mdpo.evaluation.judging.run.wait", real)
+    monkeypatch.setattr("mdpo.evaluation.asking.wait", real)
     assert judged(stub, data, run).judged == 12
     assert set(stub.asked.values()) == {1}
 

@@ -6,22 +6,19 @@ process was killed is, as nothing is known of it. An interrupt or a spent budget
 those that are under way are waited for.
 """
 
-from collections import deque
 from collections.abc import Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tqdm.auto import tqdm
 
+from mdpo.evaluation.asking import ask_all
 from mdpo.evaluation.chat import ChatClient, ChatError, StopError
 from mdpo.evaluation.journal import Journal, Record, content_key
 from mdpo.evaluation.runs import JUDGE, JUDGMENTS, claim, read_run
 from mdpo.evaluation.suite import Judged, Request
-
-HOPELESS = 8
-"""Requests that fail one after the other before nothing further is asked."""
 
 
 @dataclass(frozen=True)
@@ -136,7 +133,13 @@ def judge(
         waiting = _missing(tasks, latest, retry_failed=retry_failed)
         before_calls = client.budget.spent
         with tqdm(total=len(tasks), initial=len(tasks) - len(waiting), desc="judging") as bar:
-            stopped = _ask_all(client, waiting, journal, bar, concurrency)
+
+            def tell(task: Task, outcome: Record) -> str | None:
+                journal.append(_base(task, client.model) | outcome)
+                bar.update()
+                return outcome.get("error")
+
+            stopped = ask_all(client, waiting, partial(_ask, client), tell, concurrency=concurrency)
         calls = client.budget.spent - before_calls
         verdicts = _verdicts(journal.records, tasks, client.model, stopped, calls)
         claim(out / JUDGE, settings, about=_told(about or {}, verdicts, client.model))
@@ -169,46 +172,6 @@ def _missing(
         if (before := latest.get((task.item, task.repeat))) is None
         or ("reply" not in before and (retry_failed or before["key"] != task.key))
     ]
-
-
-def _ask_all(
-    client: ChatClient, tasks: Sequence[Task], journal: Journal, bar: Any, concurrency: int
-) -> str | None:
-    """Ask, a few at a time, and record replies as they come; say why it stopped early, if so."""
-    queue, running = deque(tasks), dict[Future, Task]()
-    stopped, in_a_row = None, 0
-
-    def record(future: Future) -> None:
-        nonlocal stopped, in_a_row
-        task = running.pop(future)
-        try:
-            outcome = future.result()
-        except StopError as error:
-            stopped = stopped or str(error)
-            client.stop()
-            return
-        journal.append(_base(task, client.model) | outcome)
-        bar.update()
-        in_a_row = in_a_row + 1 if "error" in outcome else 0
-        if in_a_row == HOPELESS:
-            stopped = stopped or f"{HOPELESS} requests in a row failed, at last: {outcome['error']}"
-            client.stop()
-
-    with ThreadPoolExecutor(concurrency) as pool:
-        try:
-            while running or (queue and stopped is None):
-                while queue and stopped is None and len(running) < concurrency:
-                    task = queue.popleft()
-                    running[pool.submit(_ask, client, task)] = task
-                for future in wait(running, return_when=FIRST_COMPLETED).done:
-                    record(future)
-        except BaseException:
-            # An interrupt, for one. What is under way is paid for.
-            client.stop()
-            for future in list(running):
-                record(future)
-            raise
-    return stopped
 
 
 def _ask(client: ChatClient, task: Task) -> Record:
