@@ -312,7 +312,7 @@ def test_killed_at_random_moments(data: Path, tmp_path: Path):
             os.kill(child, signal.SIGKILL)
             kills += os.waitpid(child, 0)[1] == signal.SIGKILL
             time.sleep(0.02)
-            for text, number in stub.asked.items():
+            for text, number in list(stub.asked.items()):
                 item = next(k for k, answer in answers.items() if answer in text)
                 asked_again += (item in known) and number > before.get(text, 0)
         assert asked_again == 0
